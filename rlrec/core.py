@@ -6,8 +6,8 @@
 __all__ = ['RlrecError', 'DataError', 'ConfigError', 'nearest', 'unknown', 'stream', 'stream_seed', 'cache_dir', 'data_dir',
            'whole_file', 'file_hash', 'text_hash', 'progress']
 
-# %% ../nbs/00_core.ipynb #a4894d35
-import contextlib,difflib,hashlib,os,sys,tempfile
+# %% ../nbs/00_core.ipynb #aaaa3ee7
+import contextlib,difflib,hashlib,os,sys,tempfile,warnings
 from collections.abc import Iterable
 from pathlib import Path
 import numpy as np, platformdirs
@@ -89,7 +89,9 @@ def text_hash(*values)->str:  # 16 hexadecimal digits
     "Short fingerprint of the printed form of some values"
     return hashlib.sha256('\x1f'.join(map(str, values)).encode()).hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #00ca72b6
+# %% ../nbs/00_core.ipynb #49934aeb
+warnings.filterwarnings('ignore', message='IProgress not found')
+
 def progress(iterable:Iterable=None,  # what to loop over
              desc:str='',             # what is being done
              **kwargs):               # for `tqdm`, e.g. `total`

@@ -8,9 +8,9 @@ __all__ = ['REGISTERED']
 # %% ../../nbs/envs/00_register.ipynb #9731da8d
 import gymnasium as gym
 
-# %% ../../nbs/envs/00_register.ipynb #f2996a15
-REGISTERED = {'rlrec/ColdStart-v0': 'rlrec.envs.cold_start:ColdStart'}
+# %% ../../nbs/envs/00_register.ipynb #5dc7afad
+REGISTERED = {'rlrec/ColdStart-v0': 'rlrec.envs.cold_start'}
 
-# %% ../../nbs/envs/00_register.ipynb #7d772a77
-for _name,_stem in REGISTERED.items():
-    if _name not in gym.registry: gym.register(_name, entry_point=f'{_stem}Single', vector_entry_point=f'{_stem}Vector')
+# %% ../../nbs/envs/00_register.ipynb #38dc1120
+for _name,_module in REGISTERED.items():
+    if _name not in gym.registry: gym.register(_name, entry_point=f'{_module}:single', vector_entry_point=f'{_module}:vector')

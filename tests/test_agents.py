@@ -1,0 +1,255 @@
+"What every policy promises, and what every learner must be able to learn. A new one joins by a line in `POLICIES` or `LEARNERS`"
+import json
+import numpy as np, pytest
+from gymnasium.vector import AutoresetMode
+from rlrec.core import ConfigError,DataError,stream
+from rlrec.agents.base import Policy,mask_of
+from rlrec.agents.dqn import DQN
+from rlrec.agents.policies import Constant,Heuristic,Oracle,Uniform
+from rlrec.agents.tasks import BestArm,Corridor,IdentityTask,exact_q
+
+A,WIDTH,N = 4,6,200     # actions, features and rows of the fixed batch below
+
+# name -> policy over A actions and WIDTH features
+POLICIES = {
+    'constant': lambda: Constant(2, 'always-2', n_actions=A),
+    'random': lambda: Uniform(A),
+    'random-pair': lambda: Uniform(A, actions=[0,2]),
+    'heuristic': lambda: Heuristic(n_actions=A),
+    'oracle': lambda: Oracle(),
+    'oracle-pair': lambda: Oracle([0,2]),
+    'dqn': lambda: DQN(WIDTH, A, seed=3, hidden=(16,)),
+}
+
+# name -> learner for an environment, with settings that solve the small tasks below within a few seconds; keyword arguments override them
+LEARNERS = {
+    'dqn': lambda env, seed=0, **kw: DQN(env.single_observation_space, env.single_action_space, seed=seed,
+                                         **dict(hidden=(32,), lr=2e-3, gamma=.9, warmup=200, target_every=200, batch=32) | kw),
+}
+# learners whose values `q` are those of the best policy, to be held against the exact ones
+VALUES = ['dqn']
+# settings for the corridor, where an agent must look around for longer
+CORRIDOR = {'dqn': dict(eps_share=1., eps_end=.2)}
+
+def batch(masked):
+    "Observations and everything that any policy reads from `info`; action 2 or 0 is always allowed, as the fixed rules need"
+    rng = stream(0, 'test-agents')
+    obs,info = rng.standard_normal((N, WIDTH)).astype(np.float32),dict(rating_count=rng.integers(0, 10, N), counterfactual=rng.integers(0, 2, (N, A)).astype(np.float32))
+    if masked:
+        info['action_mask'] = rng.random((N, A))<.5
+        info['action_mask'][:,[0,1,2]] = True
+    return obs,info
+
+@pytest.fixture(params=POLICIES)
+def policy(request): return POLICIES[request.param]()
+
+@pytest.fixture(params=LEARNERS)
+def learner(request): return LEARNERS[request.param]
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_probs_are_probabilities(policy, masked):
+    obs,info = batch(masked)
+    p = policy.probs(obs, info)
+    assert p.shape==(N, A) and (p>=0).all() and np.allclose(p.sum(1), 1)
+    if masked: assert (p[~mask_of(info)]==0).all()
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_act_agrees_with_probs(policy, masked):
+    "Every action taken has a positive probability, and over many draws its share is that probability"
+    obs,info = batch(masked)
+    p,draws = policy.probs(obs, info),np.stack([policy.act(obs, info) for _ in range(400)])
+    assert draws.dtype==np.int64 and draws.shape==(400, N)
+    share = (draws[:,:,None]==np.arange(A)).mean(0)
+    assert (share[p==0]==0).all()
+    assert np.abs(share-p).max() < 5*.5/400**.5
+
+def test_masked_actions_are_never_chosen(policy):
+    obs,info = batch(True)
+    for greedy in (True, False):
+        for _ in range(50): assert mask_of(info)[np.arange(N), policy.act(obs, info, greedy=greedy)].all()
+
+def test_a_row_without_any_action_is_an_error(policy):
+    obs,info = batch(True)
+    info['action_mask'][7] = False
+    with pytest.raises(ConfigError, match='row 7'): policy.act(obs, info)
+
+def test_the_seed_repeats_the_draws(policy):
+    obs,info = batch(False)
+    def draws(seed): policy.seed(seed); return np.stack([policy.act(obs, info, greedy=False) for _ in range(3)])
+    assert (draws(4)==draws(4)).all()
+
+def test_saved_and_loaded_policies_act_alike(policy, tmp_path):
+    obs,info = batch(True)
+    policy.save(tmp_path/'p')
+    twin = type(policy).load(tmp_path/'p')
+    assert twin.name==policy.name and np.array_equal(twin.probs(obs, info), policy.probs(obs, info))
+    for p in (policy, twin): p.seed(1)
+    assert np.array_equal(twin.act(obs, info, greedy=False), policy.act(obs, info, greedy=False))
+    assert {f.suffix for f in (tmp_path/'p').iterdir()} <= {'.json', '.safetensors'}
+
+def test_saving_twice_gives_the_same_bytes(policy, tmp_path):
+    for folder in ('a', 'b'): policy.save(tmp_path/folder)
+    a,b = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()} for d in ('a', 'b'))
+    assert a==b
+
+def test_inputs_are_left_alone(policy):
+    obs,info = batch(True)
+    before = obs.copy(),{k: v.copy() for k,v in info.items()}
+    policy.act(obs, info); policy.probs(obs, info)
+    assert np.array_equal(obs, before[0]) and all(np.array_equal(info[k], before[1][k]) for k in info)
+
+def test_a_folder_of_another_class_is_refused(policy, tmp_path):
+    class Stranger(Policy): pass
+    policy.save(tmp_path)
+    with pytest.raises(DataError, match=f'holds a policy of class {type(policy).__name__}, not Stranger'): Stranger.load(tmp_path)
+
+@pytest.mark.parametrize('damage,message', [(lambda f: f.unlink(), 'missing'), (lambda f: f.write_bytes(f.read_bytes()[:-8]), 'damaged'), (lambda f: f.write_bytes(b''), 'damaged')])
+def test_damaged_weights_are_one_line(damage, message, tmp_path):
+    POLICIES['dqn']().save(tmp_path)
+    damage(next(tmp_path.glob('*.safetensors')))
+    with pytest.raises(DataError, match=message) as e: DQN.load(tmp_path)
+    assert '\n' not in str(e.value) and str(tmp_path) in str(e.value)
+
+def test_damaged_descriptions_are_one_line(tmp_path):
+    POLICIES['dqn']().save(tmp_path)
+    file = tmp_path/'policy.json'; good = json.loads(file.read_text())
+    for text in ('', '[]', '{"kind": "DQN"}', json.dumps(good)[:-5], '\0'):
+        file.write_text(text)
+        with pytest.raises(DataError, match='not the description of a policy') as e: DQN.load(tmp_path)
+        assert '\n' not in str(e.value)
+    file.write_text(json.dumps(good | dict(config=good['config'] | dict(hidden=[7]))))
+    with pytest.raises(DataError, match='do not fit') as e: DQN.load(tmp_path)
+    assert '\n' not in str(e.value)
+
+def test_a_failed_save_leaves_the_old_policy(tmp_path, monkeypatch):
+    "Killed between the two files: the folder still holds the policy of before"
+    old,new = (DQN(WIDTH, A, seed=s, hidden=(16,)) for s in (0, 1))
+    old.save(tmp_path)
+    monkeypatch.setattr('json.dumps', lambda *a, **kw: 1/0)
+    with pytest.raises(ZeroDivisionError): new.save(tmp_path)
+    monkeypatch.undo()
+    obs,_ = batch(False)
+    assert np.array_equal(DQN.load(tmp_path).q(obs), old.q(obs))
+    new.save(tmp_path)
+    assert np.array_equal(DQN.load(tmp_path).q(obs), new.q(obs)) and len(list(tmp_path.iterdir()))==2
+
+# ---- learners
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_identity_task_is_learned(learner, seed):
+    env = IdentityTask()
+    agent = learner(env, seed)
+    agent.learn(env, 3000)
+    assert (agent.act(np.eye(4), {})==np.arange(4)).all()
+
+def test_best_arm_is_found(learner):
+    env = BestArm()
+    agent = learner(env, lr=1e-3)
+    agent.learn(env, 3000)
+    assert (agent.act(np.ones((5,1)), {})==2).all()
+
+def test_forbidden_arms_are_never_pulled_and_the_best_of_the_others_is(learner):
+    "The environment raises an error if a forbidden arm is pulled"
+    env = BestArm(forbid=True)
+    agent = learner(env, lr=1e-3)
+    agent.learn(env, 3000)
+    mask = ~np.eye(3, dtype=bool)
+    assert (agent.act(np.ones((3,1)), {'action_mask': mask})==[2,2,1]).all()
+
+@pytest.mark.parametrize('name', LEARNERS)
+def test_the_better_end_of_the_corridor_is_reached(name):
+    "Far from the exits it takes bootstrapping, over terminated and truncated ends, to know which one is better"
+    env = Corridor()
+    agent,exact = LEARNERS[name](env, **CORRIDOR.get(name, {})),exact_q(env, .9, 100)[-1]
+    agent.learn(env, 5000)
+    assert (agent.act(np.eye(7), {})==exact.argmax(1)).all()
+    if name in VALUES: assert np.abs(agent.q(np.eye(7))-exact).max() < .05
+
+def train(learner, seed, steps=800, **kw):
+    env = IdentityTask()
+    agent = learner(env, seed)
+    return agent,agent.learn(env, steps, **kw)
+
+def same(a, b): return a.keys()==b.keys() and all(np.array_equal(a[k], b[k], equal_nan=np.asarray(a[k]).dtype.kind=='f') for k in a)
+
+def test_same_seed_same_weights_and_history(learner):
+    (a,ha),(b,hb),(c,_) = (train(learner, s) for s in (5, 5, 6))
+    assert same(a.arrays(), b.arrays()) and same(ha, hb)
+    assert not same(a.arrays(), c.arrays())
+
+def test_numbers_drawn_elsewhere_change_nothing(learner):
+    "Neither the global generators nor evaluations in between reach the training"
+    import torch
+    a,_ = train(learner, 5)
+    np.random.seed(1); torch.manual_seed(1)
+    def on_eval(step, agent): agent.seed(9); agent.act(np.eye(4), {}, greedy=False); return step
+    b,h = train(learner, 5, on_eval=on_eval, eval_every=200)
+    assert same(a.arrays(), b.arrays())
+    assert h['eval']==[200,400,600,800]==h['eval_step'].tolist()
+
+def test_evaluation_comes_once_at_the_end_if_no_period_is_given(learner):
+    _,h = train(learner, 0, steps=400, on_eval=lambda step,agent: 'done')
+    assert h['eval']==['done'] and h['eval_step'].tolist()==[400]
+
+def test_trained_agents_survive_storage(learner, tmp_path):
+    agent,_ = train(learner, 2)
+    agent.save(tmp_path)
+    twin = type(agent).load(tmp_path)
+    assert np.array_equal(twin.act(np.eye(4), {}), agent.act(np.eye(4), {})) and np.array_equal(twin.probs(np.eye(4), {}), agent.probs(np.eye(4), {}))
+
+def test_learning_can_go_on(learner):
+    env = IdentityTask()
+    agent = learner(env)
+    first = agent.learn(env, 400); before = agent.arrays(); second = agent.learn(env, 400)
+    assert not same(before, agent.arrays()) and not np.array_equal(first['returns'], second['returns'])
+
+def test_history_counts_every_episode(learner):
+    _,h = train(learner, 0, steps=800)                     # 8 rows, episodes of 10 steps
+    assert len(h['returns'])==80 and h['return_step'].tolist()==np.repeat(np.arange(80, 801, 80), 8).tolist()
+    assert (h['returns']>=0).all() and (h['returns']<=10).all()
+
+class Reused(IdentityTask):
+    "Overwrites the observation that it has handed out"
+    def out(self, obs): self.buffer[:] = obs; return self.buffer
+    def reset(self, **kw): self.buffer = np.zeros((self.num_envs, 4), np.float32); obs,info = super().reset(**kw); return self.out(obs),info
+    def step(self, actions): obs,*rest = super().step(actions); return self.out(obs),*rest
+
+def test_environments_may_reuse_their_observation_array(learner):
+    def run(env): agent = learner(env); agent.learn(env, 800); return agent.arrays()
+    assert same(run(Reused()), run(IdentityTask()))
+
+class NextStep(IdentityTask): metadata = {'autoreset_mode': AutoresetMode.NEXT_STEP}
+
+def test_unfit_environments_are_refused(learner):
+    agent = learner(IdentityTask())
+    with pytest.raises(ConfigError, match='SAME_STEP'): agent.learn(NextStep(), 100)
+    with pytest.raises(ConfigError, match='4 features and 4 actions'): agent.learn(Corridor(), 100)
+    with pytest.raises(ConfigError, match='steps'): agent.learn(IdentityTask(), 0)
+
+def test_misspelled_settings_are_refused(learner):
+    with pytest.raises(ConfigError, match="did you mean 'gamma'"): learner(IdentityTask(), gama=.9)
+
+# ---- DQN alone
+
+def test_double_dqn_learns_too():
+    env = IdentityTask()
+    agent = LEARNERS['dqn'](env, double=True)
+    agent.learn(env, 3000)
+    assert (agent.act(np.eye(4), {})==np.arange(4)).all()
+
+def test_rows_need_not_divide_the_steps():
+    env = IdentityTask(num_envs=7)
+    h = LEARNERS['dqn'](env, warmup=10, buffer=50).learn(env, 100)
+    assert h['step'][-1]==105 and h['return_step'][-1]==70
+
+def test_updates_are_one_per_interaction_after_the_warm_up(monkeypatch):
+    env,count = IdentityTask(),[]
+    update = DQN.update
+    monkeypatch.setattr(DQN, 'update', lambda self, b: (count.append(len(b['obs'])), update(self, b))[1])
+    LEARNERS['dqn'](env, warmup=200).learn(env, 800)
+    assert count==[32]*(800-200+8)
+
+def test_the_module_leaves_the_number_of_threads_alone():
+    from pathlib import Path
+    import rlrec.agents
+    assert not any('set_num_threads' in f.read_text() for f in Path(rlrec.agents.__path__[0]).glob('*.py'))

@@ -1,0 +1,47 @@
+"Every report template, run with two seeds on embedded data, uses the seed it was given; the summary joins them"
+import json
+from pathlib import Path
+import pandas as pd, papermill as pm, pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = dict(cold_start=dict(train_episodes=40, eval_episodes=40), cold_start_grid=dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
+            cold_start_sensitivity=dict(train_episodes=20, eval_episodes=20, slates=[5], horizons=[3, 5]), cold_start_shaped=dict(train_episodes=20, eval_episodes=20))
+TEMPLATES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb') if not p.stem.endswith('_summary'))
+
+def run(name, out, **parameters):
+    pm.execute_notebook(ROOT/'reports'/f'{name}.ipynb', out/'report.ipynb', dict(out=str(out), **parameters), progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'])
+    return pd.read_parquet(out/'rows.parquet') if (out/'rows.parquet').exists() else None
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory): return tmp_path_factory.mktemp('runs')
+
+@pytest.mark.parametrize('name', TEMPLATES)
+def test_every_report_has_its_parameters_tagged(name):
+    "Without the tag papermill adds a cell at the top, and the defaults below it win"
+    cells = json.loads((ROOT/'reports'/f'{name}.ipynb').read_text())['cells']
+    tagged = [c for c in cells if 'parameters' in c['metadata'].get('tags', [])]
+    assert len(tagged)==1 and cells.index(tagged[0])<=1
+    assert {'dataset','seed','out'} <= set(pm.inspect_notebook(ROOT/'reports'/f'{name}.ipynb'))
+
+@pytest.mark.parametrize('name', TEMPLATES)
+def test_two_seeds_are_two_seeds(name, runs):
+    assert name in TINY, f'give {name} a tiny setting here'
+    rows = {}
+    for seed in (3, 4):
+        out = runs/name/'synthetic-movielens'/f'seed-{seed}'; out.mkdir(parents=True)
+        rows[seed] = run(name, out, dataset='synthetic-movielens', seed=seed, encoder='tfidf-svd', **TINY[name])
+        assert set(rows[seed].seed)=={seed} and set(rows[seed].report)=={name} and set(rows[seed].dataset)=={'synthetic-movielens'}
+        assert list((out/'figures').glob('*.png'))
+    same = rows[3].merge(rows[4], on=['policy','variant','metric','step'])
+    assert len(same)==len(rows[3]) and (same.value_x!=same.value_y).any()
+
+def test_summary_joins_the_seeds(runs):
+    "Runs after the reports above (same session folder); repeats what it needs when run alone"
+    for seed in (3, 4):
+        out = runs/'cold_start'/'synthetic-movielens'/f'seed-{seed}'
+        if not (out/'rows.parquet').exists(): out.mkdir(parents=True, exist_ok=True); run('cold_start', out, seed=seed, encoder='tfidf-svd', **TINY['cold_start'])
+    out = runs/'cold_start_summary'; out.mkdir()
+    run('cold_start_summary', out, folder=str(runs))
+    assert {'figure1-learning-synthetic-movielens.png','figure2-comparison-synthetic-movielens.png','figure3-shares-synthetic-movielens.png'} <= {p.name for p in (out/'figures').iterdir()}
+    table = (out/'table1-synthetic-movielens.md').read_text()
+    assert '(2)' in table and '5.620' in table and 'dqn' in table
