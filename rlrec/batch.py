@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['app', 'data', 'Source', 'at', 'get', 'Param', 'template_params', 'templates', 'check_value', 'spell', 'join_variants',
-           'Job', 'expand', 'as_list', 'Batch', 'find_root', 'read_batch', 'select', 'source_hash', 'job_key',
+           'Job', 'as_list', 'expand', 'Batch', 'find_root', 'read_batch', 'select', 'source_hash', 'job_key',
            'versions', 'machine', 'commit', 'dataset_facts', 'write_json', 'read_json', 'replace_folder', 'execute',
            'stamp_rows', 'formula', 'set_formulas', 'notebook_html', 'enter', 'work', 'job_env', 'new_record',
            'temporary', 'start', 'finish', 'local', 'watch', 'seconds', 'memory', 'records', 'write_listing', 'rows',
            'set_aside', 'final', 'show', 'tables', 'gallery_html', 'write_gallery', 'summaries', 'run_batch', 'run',
            'list_jobs', 'gallery', 'bench', 'data_default', 'data_list', 'data_get', 'data_check', 'main']
 
-# %% ../nbs/batch.ipynb #2b4d42fd
-import ast,base64,contextlib,functools,importlib.metadata,itertools,json,math,multiprocessing,os,platform,re,resource,shutil,signal,subprocess,sys,tempfile,time
+# %% ../nbs/batch.ipynb #2982602d
+import ast,base64,contextlib,functools,importlib,importlib.metadata,itertools,json,math,multiprocessing,os,platform,re,resource,shutil,signal,subprocess,sys,tempfile,time
 from dataclasses import dataclass
 from datetime import datetime,timezone
 from html import escape
@@ -20,6 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
+
+# %% ../nbs/batch.ipynb #4273bde3
 import jinja2, nbformat, pandas as pd, papermill as pm, psutil, pyarrow as pa, pyarrow.parquet as pq, typer, yaml
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
@@ -57,6 +59,7 @@ class Source:
             mark = getattr(e, 'problem_mark', None)
             raise ConfigError(f"{path}{f':{mark.line+1}' if mark else ''}: not valid YAML: {getattr(e, 'problem', None) or e}") from None
 
+# %% ../nbs/batch.ipynb #6e37b393
 def _beside(path):
     names = sorted(p.name for p in path.parent.glob('*.yaml'))
     return f"; {path.parent} has {', '.join(names)}" if names else ''
@@ -79,6 +82,7 @@ def at(src:Source,      # the file
     label = ''.join(f'[{k}]' if isinstance(k, int) else f'.{k}' for k in keys).lstrip('.')
     return f"{src.path}:{_line(src.node, keys)}" + (f": {label}" if label else '')
 
+# %% ../nbs/batch.ipynb #29e9d22d
 def get(src:Source, *keys:str|int):  # the value there, None if there is none
     "What the file says at `keys`"
     value = src.data
@@ -106,6 +110,7 @@ def template_params(path:Path)->dict[str,Param]:  # in the order of the cell
     except Exception as e: raise ConfigError(f"{path}: not readable as a notebook ({type(e).__name__})") from None
     return {n: Param(n, re.match(r'\w*', p['inferred_type_name'])[0], p['default'], p['help']) for n,p in found.items()}
 
+# %% ../nbs/batch.ipynb #71b4a128
 def templates(root:Path)->dict[str,Path]:  # name -> notebook
     "The templates of a project, summaries included"
     return {p.stem: p for p in sorted((root/'reports').glob('*.ipynb')) if p.stem[0] not in '._'}
@@ -131,6 +136,7 @@ def spell(value)->str:  # e.g. 0.1, 20, true, fair+loaded
     if isinstance(value, float) and value.is_integer() and abs(value)<1e15: return str(int(value))
     return '+'.join(map(spell, value)) if isinstance(value, list) else str(value)
 
+# %% ../nbs/batch.ipynb #15466ee0
 def join_variants(*variants:str)->str:  # e.g. "bias=0.6;mode=NX_0"
     "Several variants as one: `key=value` in alphabetical order"
     return ';'.join(sorted({part for v in variants for part in v.split(';') if part}, key=lambda part: part.partition('=')[0]))
@@ -148,9 +154,15 @@ class Job:
         if 'seed' not in self.parameters: return self.report
         return '/'.join([self.report, self.parameters['dataset'], f"seed-{self.parameters['seed']}" + (f'-{_slug(self.variant)}' if self.variant else '')])
 
+# %% ../nbs/batch.ipynb #7489763a
 def _slug(variant):
     safe = re.sub(r'[^\w.=;+-]', '_', variant)
     return variant if safe==variant and len(safe)<100 else f'{safe[:80]}-{text_hash(variant)}'
+
+# %% ../nbs/batch.ipynb #f05e9d6d
+def as_list(value)->list:
+    "One value, or several"
+    return value if isinstance(value, list) else [value]
 
 # %% ../nbs/batch.ipynb #7212ed74
 def expand(entry:dict,     # one element of `jobs`
@@ -162,10 +174,6 @@ def expand(entry:dict,     # one element of `jobs`
     return [Job(entry['report'], {'dataset':dataset, 'seed':seed, 'out':'.', **fixed, **setting}, join_variants(*(f'{k}={spell(v)}' for k,v in setting.items())))
             for dataset in as_list(entry['dataset']) for setting in settings for seed in as_list(entry['seed'])]
 
-def as_list(value)->list:
-    "One value, or several"
-    return value if isinstance(value, list) else [value]
-
 # %% ../nbs/batch.ipynb #a65c38d5
 def _keys(src, path, allowed, required=()):
     value = get(src, *path)
@@ -176,6 +184,7 @@ def _keys(src, path, allowed, required=()):
         if value.get(k) in (None, '', [], {}): raise ConfigError(f"{at(src, *path)}: {k} is {'empty' if k in value else 'missing'}")
     return value
 
+# %% ../nbs/batch.ipynb #89a9ec3b
 def _values(src, path, kind, what):
     for i,v in enumerate(as_list(get(src, *path))):
         where = at(src, *path, i) if isinstance(get(src, *path), list) else at(src, *path)
@@ -185,13 +194,18 @@ def _values(src, path, kind, what):
 # %% ../nbs/batch.ipynb #ec44695a
 _OWN = 'dataset','seed','out'
 
+def _require(path, has, names):
+    for n in names:
+        if n not in has: raise ConfigError(f"{path}: the cell tagged parameters has no line for {n}")
+
+# %% ../nbs/batch.ipynb #90fb4285
 def _check_entry(src, i, known):
     entry = _keys(src, ('jobs', i), ['report', 'dataset', 'seed', 'parameters', 'grid'], ['report', 'dataset', 'seed'])
     reports = [n for n in known if not n.endswith('_summary')]
     if entry['report'] not in reports: raise unknown('report', str(entry['report']), reports, at(src, 'jobs', i, 'report'))
     has = template_params(known[entry['report']])
-    for n in _OWN:
-        if n not in has: raise ConfigError(f"{known[entry['report']]}: the cell tagged parameters has no line for {n}")
+    _require(known[entry['report']], has, _OWN)
+    if (summary := known.get(f"{entry['report']}_summary")): _require(summary, template_params(summary), ['folder', 'out'])
     for where,name in _values(src, ('jobs', i, 'dataset'), str, 'a name'):
         if name not in catalogue.names(): raise unknown('dataset', name, catalogue.names(), where)
         check_value(has['dataset'], name, where)
@@ -224,6 +238,7 @@ class Batch:
         "Where the results go"
         return self.root/'reports'/'runs'/self.name
 
+# %% ../nbs/batch.ipynb #aaecceb5
 def find_root(file:Path)->Path:
     "The project that a batch file belongs to"
     for p in file.resolve().parents:
@@ -261,6 +276,7 @@ def select(jobs:list[Job],     # to choose from
         wanted.setdefault(key, set()).add(value)
     return [j for j in jobs if all(k in _facts(j) and spell(_facts(j)[k]) in vs for k,vs in wanted.items())]
 
+# %% ../nbs/batch.ipynb #38d2e510
 def _facts(job): return {'report': job.report, **{k:v for k,v in job.parameters.items() if k!='out'}}
 
 # %% ../nbs/batch.ipynb #8fbdbcd1
@@ -270,6 +286,7 @@ def source_hash()->str:
     home = Path(rlrec.__file__).parent
     return text_hash(*[f'{p.relative_to(home)} {file_hash(p)}' for p in sorted(home.rglob('*.py'))])
 
+# %% ../nbs/batch.ipynb #d606ebf9
 def job_key(job:Job, template:Path, # what runs
             fingerprint:str,        # of the dataset
            )->str:
@@ -282,10 +299,12 @@ def versions()->dict[str,str]:  # of Python, this package and what it requires
     needs = [re.match(r'[\w.-]+', r)[0] for r in importlib.metadata.requires('rlrec') if 'extra ==' not in r]
     return {'python': platform.python_version(), **{n: importlib.metadata.version(n) for n in ['rlrec', *sorted(needs)]}}
 
+# %% ../nbs/batch.ipynb #a163a202
 def machine()->str:
     "Operating system, cores and memory"
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total/2**30:.0f} GiB"
 
+# %% ../nbs/batch.ipynb #377953f6
 def commit(root:Path)->str:  # "" if there is none, "+" at the end: with changes that are not committed
     "The git commit of a project"
     def git(*args): return subprocess.run(['git', '-C', str(root), *args], capture_output=True, text=True)
@@ -307,6 +326,7 @@ def read_json(path:Path)->dict:  # empty if there is no such file
     "What `write_json` wrote"
     return json.loads(path.read_text('utf-8')) if path.exists() else {}
 
+# %% ../nbs/batch.ipynb #3bcc1f6c
 def replace_folder(new:Path, place:Path):
     "Put a complete folder in the place of an older one"
     old = place.with_name(f'.{place.name}.old')
@@ -325,11 +345,17 @@ def execute(template:Path,    # the notebook to run
         write_kernel_spec(f'{tmp}/kernels/python3')
         os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, [tmp, os.environ.get('JUPYTER_PATH')]))
         for trial in range(2):
+            _clear(folder)
             try: pm.execute_notebook(template, folder/'report.ipynb', parameters, kernel_name='python3', cwd=folder, progress_bar=False, extra_arguments=['--log-level=50'])
             except pm.PapermillExecutionError as e: return ': '.join([e.ename, *str(e.evalue).strip().splitlines()[-1:]])
             except (DeadKernelError, RuntimeError, ZMQError) as e: error = f'{type(e).__name__}: {e}'
             else: return ''
     return error
+
+# %% ../nbs/batch.ipynb #b53d4dd8
+def _clear(folder):  # a second trial starts as the first did
+    for p in folder.iterdir():
+        if p.name not in ('run.json', 'log.txt'): shutil.rmtree(p) if p.is_dir() else p.unlink()
 
 # %% ../nbs/batch.ipynb #864688e2
 def stamp_rows(folder:Path,  # holds rows.parquet
@@ -382,6 +408,7 @@ body:not(:has(#show-code:checked)) .jp-CodeCell > .jp-Cell-inputWrapper { displa
 </style>{% endblock %}
 {% block body_header %}{{ super() }}<label class="show-code"><input type="checkbox" id="show-code"> show the code</label>{% endblock %}"""
 
+# %% ../nbs/batch.ipynb #b723a71a
 def notebook_html(path:Path)->str:
     "An executed notebook as one page without outside parts"
     nb = nbformat.read(path, 4)
@@ -428,9 +455,15 @@ def new_record(batch:Batch, job:Job,
                 given=job.parameters, parameters={**defaults, **job.parameters}, key=job_key(job, template, facts.get('fingerprint', '')), **facts,
                 commit=commit(batch.root), versions=versions(), machine=machine(), started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
+# %% ../nbs/batch.ipynb #99058c06
 def _literal(text):
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError): return text   # a computed default is shown as it is written
+
+# %% ../nbs/batch.ipynb #920d2f67
+def temporary(place:Path)->Path:
+    "Where a folder is filled before it takes its place"
+    return place.with_name(f'.{place.name}.tmp')
 
 # %% ../nbs/batch.ipynb #07e28f2b
 def _servant():
@@ -438,10 +471,7 @@ def _servant():
     context.set_forkserver_preload(['rlrec.batch'])
     return context
 
-def temporary(place:Path)->Path:
-    "Where a folder is filled before it takes its place"
-    return place.with_name(f'.{place.name}.tmp')
-
+# %% ../nbs/batch.ipynb #bf98c878
 def start(batch:Batch, job:Job, facts:dict)->multiprocessing.Process:
     "Start a job's process in a fresh temporary folder"
     folder = temporary(batch.folder/job.path)
@@ -505,7 +535,7 @@ def watch(events,       # from `local`
          )->list[Job]:  # those that failed
     "Show how jobs come and go"
     failed,begun,quiet,terminal = [],{},bool(os.environ.get('RLREC_QUIET')),sys.stderr.isatty()
-    with tqdm(total=total, unit='job', leave=False, file=sys.stderr, disable=quiet or not terminal) as bar:
+    with tqdm(total=total, unit='job', leave=False, file=sys.stderr, disable=quiet or not terminal or not total) as bar:
         for job,state in events:
             if job is None: bar.refresh()
             elif state=='running':
@@ -521,6 +551,7 @@ def watch(events,       # from `local`
                 bar.update()
     return failed
 
+# %% ../nbs/batch.ipynb #455c4fa2
 def seconds(s:float)->str: return f'{s:.0f} s' if s<120 else f'{s/60:.0f} min' if s<7200 else f'{s/3600:.1f} h'
 def memory(b:float)->str: return f'{b/2**20:.0f} MiB' if b<2**30 else f'{b/2**30:.1f} GiB'
 
@@ -533,6 +564,7 @@ def records(folder:str|Path)->list[dict]:  # run.json of each job and summary, w
     blank = dict(state='missing', error='', parameters={}, seconds=None, peak_memory=None)
     return [{**blank, **job, **read_json(folder/job['path']/'run.json')} for job in listed]
 
+# %% ../nbs/batch.ipynb #ad9a3f42
 def write_listing(batch:Batch):
     "Say which jobs and summaries belong to a batch"
     names = [s for r in dict.fromkeys(j.report for j in batch.jobs) if (s := f'{r}_summary') in templates(batch.root)]
@@ -565,6 +597,7 @@ def final(rows:pd.DataFrame)->pd.DataFrame:  # index report, dataset, variant, p
     seeds = rows[rows.step.isna()].groupby([*by, 'seed'], sort=False).value.mean()
     return seeds.groupby(by, sort=False).agg(['mean', 'sem', 'count'])
 
+# %% ../nbs/batch.ipynb #dd22bb59
 def show(mean:float, sem:float, count:int)->str:  # e.g. "0.2213 ± 0.0041"
     "A mean with its standard error"
     if pd.isna(mean): return ''
@@ -646,6 +679,7 @@ def _with_files(folder, r):
     files = [p for n in ('report.html', 'report.ipynb', 'rows.parquet', 'run.json', 'log.txt') if (p := place/n).exists()]
     return {**r, **{k: [p.relative_to(folder).as_posix() for p in v] for k,v in dict(files=files, figures=sorted(place.glob('figures/*.png'))).items()}}
 
+# %% ../nbs/batch.ipynb #74bb7c58
 def _origin(ran):
     def distinct(values): return ', '.join(sorted({str(v) for v in values if v})) or 'none'
     facts = {k: distinct(r.get(k) for r in ran) for k in ('commit', 'machine')}
@@ -666,6 +700,7 @@ def gallery_html(folder:Path)->str:
         name=read_json(folder/'batch.json')['name'], style=_STYLE, counts=f'{len(jobs)} jobs: ' + ', '.join(f'{n} {s}' for s,n in counts.items() if n), cost=cost, reports=reports,
         failed=[r for r in every if r['state']=='failed'], missing=[r for r in every if r['state']=='missing'], origin=_origin(ran), cards={r['dataset']: r['card'] for r in ran if 'card' in r})
 
+# %% ../nbs/batch.ipynb #94454a3c
 def write_gallery(folder:str|Path)->Path:
     "Write a batch's `index.html`"
     html = gallery_html(Path(folder))
@@ -701,6 +736,7 @@ app = typer.Typer(help="The laboratory for reinforcement learning in recommender
                   pretty_exceptions_enable=False, rich_markup_mode=None)
 _File = Annotated[Path, typer.Argument(metavar='FILE', help='a batch, e.g. params/quick.yaml')]
 
+# %% ../nbs/batch.ipynb #343391ca
 @app.command()
 def run(file:_File, jobs:Annotated[int, typer.Option(min=1, metavar='N', help='processes at a time')]=1,
         only:Annotated[list[str], typer.Option(metavar='KEY=VALUE', help='run only these jobs; may be repeated')]=[]):
@@ -724,16 +760,17 @@ def list_jobs(file:_File):
         r = read_json(batch.folder/job.path/'run.json')
         print(f"{r.get('state', 'missing'):8}{seconds(r['seconds']) if r.get('seconds') else '':>8}  {job.path}  {r.get('error', '')}".rstrip())
 
+# %% ../nbs/batch.ipynb #3d14cba1
 @app.command()
 def gallery(folder:Annotated[Path, typer.Argument(metavar='FOLDER', help='of a batch, e.g. reports/runs/quick')]):
     "Build a batch's index.html anew"
     print(write_gallery(folder))
 
+# %% ../nbs/batch.ipynb #45318dae
 @app.command()
 def bench(only:Annotated[str, typer.Option(metavar='NAME', help='one comparison')]=None):
     "Compare our speed with physical limits and peers"
-    from rlrec.bench import run
-    print(run(only).to_string(index=False))
+    print(importlib.import_module('rlrec.bench').run(only).to_string(index=False))
 
 # %% ../nbs/batch.ipynb #df6540c9
 data = typer.Typer(help="Datasets: what there is, downloads, checks.", rich_markup_mode=None)
@@ -744,11 +781,13 @@ _Name = Annotated[str, typer.Argument(metavar='NAME', help='of a dataset, e.g. m
 def data_default(ctx:typer.Context):
     if ctx.invoked_subcommand is None: data_list()
 
+# %% ../nbs/batch.ipynb #62d27898
 @data.command('list')
 def data_list():
     "Show all datasets and whether their files are here"
     print(catalogue.status().drop(columns='licence').to_string())
 
+# %% ../nbs/batch.ipynb #42b5f0a2
 @data.command('get')
 def data_get(name:_Name):
     "Download a dataset from its home"
@@ -762,7 +801,7 @@ def data_check(name:_Name):
 # %% ../nbs/batch.ipynb #ef38ed3b
 def main(args:list[str]=None): # sys.argv if None
     "The `rlrec` command"
-    with contextlib.suppress(ValueError): signal.signal(signal.SIGTERM, signal.default_int_handler)   # being told to stop is like Ctrl-C
+    with contextlib.suppress(ValueError): signal.signal(signal.SIGTERM, signal.default_int_handler)   # only possible in the main thread
     try: app(args, prog_name='rlrec')
     except RlrecError as e:
         print(' '.join(str(e).split()), file=sys.stderr)

@@ -206,7 +206,7 @@ def action_gap(self:DQN, obs:np.ndarray)->np.ndarray:  # (n,) 0 or more, in unit
 def config(self:DQN): return dict(observation_space=self.width, action_space=self.n_actions, seed=self.root_seed, **asdict(self.settings))
 
 @patch
-def arrays(self:DQN): return {k: np.array(v.cpu()) for k,v in self.net.state_dict().items()}
+def arrays(self:DQN): return {k: v.cpu().numpy().copy() for k,v in self.net.state_dict().items()}
 
 @patch
 def set_arrays(self:DQN, arrays):
@@ -265,6 +265,11 @@ class History:
         "One more entry of each list"
         for k,v in values.items(): self.lists[k].append(v)
 
+    def point(self, step, losses, eps, q):
+        "One more point of the curves; the losses since the last one are used up"
+        self.add(step=step, loss=torch.stack(losses).mean().item() if losses else np.nan, epsilon=eps, max_q=q.max(1).mean())
+        losses.clear()
+
     def arrays(self)->dict: return {k: v if k=='eval' else np.array(v, np.int64 if k.endswith('step') else np.float64) for k,v in self.lists.items()}
 
 # %% ../../nbs/agents/03_dqn.ipynb #3c2bc508
@@ -319,9 +324,7 @@ def learn(self:DQN,
         history.reward(step, reward, terminated | truncated)
         if step>=s.warmup: losses += [self.update(b) for b in replay.draw(pick, n, s.batch)]
         if due(step, n, s.target_every): self.target.load_state_dict(self.net.state_dict())
-        if due(step, n, max(steps//500, 1)):
-            history.add(step=step, loss=torch.stack(losses).mean().item() if losses else np.nan, epsilon=eps, max_q=q.max(1).mean())
-            losses = []
+        if due(step, n, max(steps//500, 1)): history.point(step, losses, eps, q)
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))
     self.steps += step
     return history.arrays()

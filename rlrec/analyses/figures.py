@@ -31,7 +31,7 @@ LOOKS = {k:v.split() for k,v in {
     'darlr':'#d55e00 o', 'roler':'#0072b2 s', 'dorl':'#009e73 ^', 'mopo':'#e69f00 v', 'mbpo':'#aa4499 D', 'ips':'#88ccee P',
     'crr':'#117733 X', 'cql':'#ddaa33 <', 'bcq':'#6699cc >', 'sqn':'#997700 h',
     'popularity':'#009e73 P', 'item-knn':'#cc79a7 X', 'random':'#7f7f7f D', 'random-items':'#b4b4b4 d'}.items()}
-_spare = '#004488 #bb5566 #ddaa33 #66ccee #228833 #aa3377 #ee8866 #77aadd'.split()
+_spare = '#004488 #aa3377 #228833 #66ccee #663333 #bbaa00 #225555 #9970ab'.split()
 
 # %% ../../nbs/analyses/04_figures.ipynb #11f4bfb9
 def look(policy:str)->tuple:  # (colour, marker)
@@ -53,8 +53,8 @@ def pick(rows:pd.DataFrame,   # rows
     if by not in ('policy', 'variant'): raise ConfigError(f"figures compare by 'policy' or by 'variant', not {by!r}")
     out = rows[(rows.metric==metric) & (rows.step.notna()==curve) & rows.value.notna()]
     if out.empty: raise DataError(f"no {'curve' if curve else 'final value'} of {metric!r} in these rows (metrics: {', '.join(sorted(set(rows.metric)))})")
-    for c in {'report','dataset','policy','variant'}-{by}:
-        if out[c].nunique()>1: raise DataError(f"one figure, but several of {c}: {', '.join(map(repr, sorted(set(out[c]))[:4]))}; filter the rows first")
+    for c in ('report','dataset','policy','variant'):
+        if c!=by and out[c].nunique()>1: raise DataError(f"one figure, but several of {c}: {', '.join(map(repr, sorted(set(out[c]))[:4]))}; filter the rows first")
     return out
 
 # %% ../../nbs/analyses/04_figures.ipynb #c82702db
@@ -65,7 +65,7 @@ def _looks(names, by):
 
 # %% ../../nbs/analyses/04_figures.ipynb #97409358
 def smooth(rows:pd.DataFrame,  # rows of one curve a seed
-           window:int,         # episodes (rows) in the rolling mean
+           window:int,         # rows in the rolling mean
            points:int=400,     # places at which the seeds are brought together
           )->pd.DataFrame:     # points x seeds, the index is the step
     "Rolling mean of each seed, on common steps"
@@ -79,7 +79,7 @@ def smooth(rows:pd.DataFrame,  # rows of one curve a seed
 def curve(rows:pd.DataFrame,  # rows with steps
           metric:str,         # which to draw
           ax:plt.Axes,        # where
-          window:int=500,     # episodes in the rolling mean; 1 for none
+          window:int=500,     # points in the rolling mean (episodes, or blocks of them); 1 for none
           by:str='policy',    # a line for each policy, or each variant
          )->plt.Axes:
     "Learning curves: rolling mean over episodes, band of one standard error over seeds"
@@ -98,7 +98,7 @@ def _published(names, published, ax):
     if known.index.has_duplicates: raise DataError("published values: more than one for a policy; choose one metric and variant")
     for y,name in enumerate(names):
         if name not in known.index: continue
-        ax.errorbar(known.loc[name, 'mean'], y+.26, xerr=known.loc[name].get('se'), fmt='D', mfc='white', mec='#555555', ecolor='#555555', ms=5, mew=1, elinewidth=1, zorder=4)
+        ax.errorbar(known.loc[name, 'mean'], y+.26, xerr=known.loc[name].get('se'), fmt='D', mfc='white', mec='#555555', ecolor='#555555', ms=4.5, mew=1, elinewidth=1, zorder=4)
     ax.plot([], [], 'D', mfc='white', mec='#555555', ms=5, label='published ± se')
     ax.legend(loc='best')
 
@@ -113,9 +113,9 @@ def dots(rows:pd.DataFrame,            # rows without steps
     looks,stats = _looks(chosen[by], by),mean_se(chosen, [by]).set_index(by)
     for y,(name,(colour,marker)) in enumerate(looks.items()):
         seeds,s = chosen.loc[chosen[by]==name, 'value'],stats.loc[name]
-        ax.plot(seeds, np.full(len(seeds), y), 'o', color=colour, ms=4, alpha=.35, mew=0)
+        ax.plot(seeds, np.full(len(seeds), y-.24), 'o', color=colour, ms=3.5, alpha=.5, mew=0)
         if s.seeds>1: ax.plot([s.low, s.high], [y, y], color=colour, lw=2.2, solid_capstyle='butt')
-        ax.plot(s['mean'], y, marker, color=colour, ms=8, mec='white', mew=.8, zorder=5)
+        ax.plot(s['mean'], y, marker, color=colour, ms=7, mec='white', mew=.6, zorder=5)
     ax.set(yticks=range(len(looks)), yticklabels=looks, ylim=(len(looks)-.4, -.6), xlabel=f"{metric.replace('_', ' ')} ({stats.seeds.max()} seed{'s'*bool(stats.seeds.max()>1)})")
     ax.grid(axis='y', visible=False); ax.tick_params(axis='y', length=0)
     return ax if published is None else _published(looks, published, ax) or ax
@@ -144,7 +144,7 @@ def shares(rows:pd.DataFrame,  # rows with metrics action_share/<name>
         if t.shape[1]<=12: ax.bar_label(bars, [f'{v:.0%}' if v>=.04 else '' for v in t[action]], label_type='center', fontsize=9, color='white' if np.mean(mpl.colors.to_rgb(colour))<.45 else '#222222')
     ax.set(yticks=range(len(t)), yticklabels=t.index, ylim=(len(t)-.5, -.5), xlim=(0,1), xlabel='share of steps')
     ax.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1)); ax.grid(visible=False); ax.tick_params(axis='y', length=0); ax.spines['left'].set_visible(False)
-    if t.shape[1]<=12: ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=min(t.shape[1], 6), borderaxespad=.2)
+    if t.shape[1]<=12: ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=.2, handlelength=1, handletextpad=.4, columnspacing=1)
     return ax
 
 # %% ../../nbs/analyses/04_figures.ipynb #647de6f0
@@ -172,8 +172,7 @@ def heat(frame:pd.DataFrame,  # from `grid`
 
 # %% ../../nbs/analyses/04_figures.ipynb #e67462c5
 CELLS = ['both', 'precision', 'discovery', 'neither']  # who hits
-_cell_names = dict(both='both hit', precision='only precision hits', discovery='only discovery hits', neither='neither hits')
-_cell_looks = dict(both='#d9d9d9', precision='#56b4e9', discovery='#e69f00', neither='#efefef')
+_cell_places = dict(both=(0,0,'#cfcfcf'), precision=(1,0,'#56b4e9'), discovery=(0,1,'#e69f00'), neither=(1,1,'#cfcfcf'))  # column, row, colour
 
 def cells(share:pd.Series,         # share of states: both, precision, discovery, neither; adds up to 1
           ax:plt.Axes,             # where
@@ -181,21 +180,17 @@ def cells(share:pd.Series,         # share of states: both, precision, discovery
          )->plt.Axes:
     "The 2 x 2 table of what each tool would have earned, as areas"
     if set(share.index)!=set(CELLS) or not np.isclose(share.sum(), 1): raise DataError(f"cells: wants shares of {', '.join(CELLS)} that add up to 1, got {share.to_dict()}")
-    x = 0
-    for top,bottom in (('both','discovery'), ('precision','neither')):
-        width = share[top]+share[bottom]; y = 1
-        for c in (top, bottom):
-            height = share[c]/width if width else 0; y -= height
-            ax.add_patch(plt.Rectangle((x,y), width, height, color=_cell_looks[c], ec='white', lw=3))
-            text = f'{_cell_names[c]}\n{share[c]:.1%}' + (f'\ndiscovery chosen {chosen[c]:.0%}' if chosen is not None and share[c]>0 else '')
-            _cell_text(ax, x, y, width, height, text)
-        x += width
-    ax.set(xlim=(0,1), ylim=(0,1)); ax.axis('off')
+    for c,(x,y,colour) in _cell_places.items():
+        side = np.sqrt(share[c])
+        ax.add_patch(plt.Rectangle((x+.5-side/2, y+.5-side/2), side, side, fc=colour, lw=0))
+        ax.text(x+.5, y+.5, f'{share[c]:.1%}', ha='center', va='bottom', fontsize=11, weight='bold', color='#222222')
+        text = f'discovery chosen {chosen[c]:.0%}' if chosen is not None and share[c]>0 else 'tie' if c in ('both','neither') else ''
+        ax.text(x+.5, y+.53, text, ha='center', va='top', fontsize=8, color='#222222')
+    ax.plot([1,1,np.nan,0,2], [0,2,np.nan,1,1], color='#bbbbbb', lw=.8)
+    ax.set(xlim=(0,2), ylim=(2,0), xticks=[.5,1.5], xticklabels=['discovery hits','discovery misses'], yticks=[.5,1.5])
+    ax.set_yticklabels(['precision hits','precision misses'], rotation=90, va='center')
+    ax.xaxis.tick_top(); ax.tick_params(length=0); ax.grid(False); ax.spines[:].set_visible(False)
     return ax
-
-def _cell_text(ax, x, y, width, height, text):
-    if width>=.22 and height>=.16: ax.text(x+width/2, y+height/2, text, ha='center', va='center', fontsize=9)
-    elif width and height: ax.annotate(text, (x+width/2, y+height/2), xytext=(1.03 if x+width/2>.5 else -.03, y+height/2), ha='left' if x+width/2>.5 else 'right', va='center', fontsize=9, annotation_clip=False, arrowprops=dict(arrowstyle='-', color='#888888', lw=.7))
 
 # %% ../../nbs/analyses/04_figures.ipynb #621fb117
 def spread(rows:pd.DataFrame,  # rows without steps

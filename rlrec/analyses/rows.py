@@ -32,6 +32,7 @@ def _spell(v)->str:
     if not s or set(s) & set('=;'): raise ConfigError(f"a variant's names and values may not be empty or contain '=' or ';': {s!r}")
     return s
 
+# %% ../../nbs/analyses/00_rows.ipynb #217e9584
 def variant(**settings  # a number, a truth value or a word each
            )->str:      # "key=value;key=value"; empty for no setting
     "The one spelling of some settings"
@@ -112,21 +113,14 @@ def curve(self:Rows,
     if steps.size and (steps.dtype.kind not in 'iu' or steps.min()<0): raise ConfigError(f"{policy}, {metric}: steps must be whole numbers of 0 or more")
     self._add(policy, metric, values, n, steps.tolist(), variant)
 
-# %% ../../nbs/analyses/00_rows.ipynb #1a0b5cf4
-@patch
-def frame(self:Rows)->pd.DataFrame:  # one row a value, in the order they were added
-    "The rows so far, as a table with the fixed columns"
-    blocks = [pa.table({c:pa.array(np.repeat(b[c], len(b['value'])) if c in _text else b[c], SCHEMA.field(c).type)
-                        for c in ['policy', 'variant', 'metric', 'step', 'value', 'n']}) for b in self._blocks]
-    here = pd.DataFrame(dict(report=self.report, dataset=self.dataset, seed=self.seed), index=range(len(self)))
-    rest = to_frame(pa.concat_tables(blocks)) if blocks else pd.DataFrame(columns=COLUMNS[3:])
-    return check_rows(pd.concat([here, rest], axis=1), 'the rows')
+# %% ../../nbs/analyses/00_rows.ipynb #cef75f8b
+def _address(row)->str: return ', '.join(f'{k}={row[k]}' for k in KEY if not pd.isna(row[k]) and row[k]!='')
 
-# %% ../../nbs/analyses/00_rows.ipynb #efe6005d
 def to_frame(table:pa.Table)->pd.DataFrame:  # whole numbers stay whole where steps are missing
     "An Arrow table of rows as a pandas frame"
     return table.to_pandas(types_mapper={pa.int64():pd.Int64Dtype()}.get)
 
+# %% ../../nbs/analyses/00_rows.ipynb #69ba7369
 def check_rows(frame:pd.DataFrame,   # anything that should hold rows
                where:str='rows'      # file or place, for the message
               )->pd.DataFrame:       # the same, columns in order and of the fixed types
@@ -137,10 +131,19 @@ def check_rows(frame:pd.DataFrame,   # anything that should hold rows
     if empty := [c for c in COLUMNS[:6]+['n'] if frame[c].isna().any()]: raise DataError(f"{where}: column {', '.join(empty)} has empty cells; only step and value may")
     try: frame = frame[COLUMNS].astype(types).reset_index(drop=True)
     except (ValueError, TypeError) as e: raise DataError(f"{where}: a column has the wrong type ({e})") from None
+    if (bad := frame.value.isna() & (frame.n>0)).any(): raise DataError(f"{where}: no value, though n={frame[bad].n.iloc[0]}, for {_address(frame[bad].iloc[0])}")
     if (twice := frame.duplicated(KEY)).any(): raise DataError(f"{where}: two values for {_address(frame[twice].iloc[0])}")
     return frame
 
-def _address(row)->str: return ', '.join(f'{k}={row[k]}' for k in KEY if not pd.isna(row[k]) and row[k]!='')
+# %% ../../nbs/analyses/00_rows.ipynb #1a0b5cf4
+@patch
+def frame(self:Rows)->pd.DataFrame:  # one row a value, in the order they were added
+    "The rows so far, as a table with the fixed columns"
+    blocks = [pa.table({c:pa.array(np.repeat(b[c], len(b['value'])) if c in _text else b[c], SCHEMA.field(c).type)
+                        for c in ['policy', 'variant', 'metric', 'step', 'value', 'n']}) for b in self._blocks]
+    here = pd.DataFrame(dict(report=self.report, dataset=self.dataset, seed=self.seed), index=range(len(self)))
+    rest = to_frame(pa.concat_tables(blocks)) if blocks else pd.DataFrame(columns=COLUMNS[3:])
+    return check_rows(pd.concat([here, rest], axis=1), 'the rows')
 
 # %% ../../nbs/analyses/00_rows.ipynb #762ae4aa
 def write_rows(rows:Rows|pd.DataFrame,  # a collector, or a frame with the columns of rows
@@ -173,6 +176,12 @@ def _dataset(folder):
         if missing := [c for c in COLUMNS if c not in names]: raise DataError(f"{f}: missing column {', '.join(missing)}; delete it and run its job again")
     return pads.dataset([str(f) for f in files], schema=SCHEMA, format='parquet')
 
+# %% ../../nbs/analyses/00_rows.ipynb #507f980d
+def _twice(data, row):
+    same = _filter({k:None if pd.isna(row[k]) else row[k] for k in KEY})
+    files = sorted(set(data.to_table(columns=['__filename'], filter=same)['__filename'].to_pylist()))
+    return DataError(f"{' and '.join(files)}: two values for {_address(row)}; read one batch at a time")
+
 # %% ../../nbs/analyses/00_rows.ipynb #4ebaedbe
 def read_rows(folder:str|Path,  # searched with all its subfolders
               **filters         # column=value, column=[values] or column=None (empty)
@@ -182,11 +191,7 @@ def read_rows(folder:str|Path,  # searched with all its subfolders
     try: table = data.to_table(filter=expr)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as e: raise DataError(f"{folder}: cannot read with {filters} ({str(e).splitlines()[0]})") from None
     frame = to_frame(table)
-    if (twice := frame.duplicated(KEY)).any():
-        row = frame[twice].iloc[0]
-        same = _filter({k:None if pd.isna(row[k]) else row[k] for k in KEY})
-        files = sorted(set(data.to_table(columns=['__filename'], filter=same)['__filename'].to_pylist()))
-        raise DataError(f"{' and '.join(files)}: two values for {_address(row)}; read one batch at a time")
+    if (twice := frame.duplicated(KEY)).any(): raise _twice(data, frame[twice].iloc[0])
     return check_rows(frame, str(folder))
 
 # %% ../../nbs/analyses/00_rows.ipynb #4ec9e4a0

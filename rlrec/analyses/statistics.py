@@ -21,6 +21,7 @@ class Mean:
     "A mean over seeds, its standard error and interval"
     mean:float; se:float; n:int; low:float; high:float
 
+# %% ../../nbs/analyses/03_statistics.ipynb #16fca3ab
 def summary(x:np.ndarray,     # one value a seed
             level:float=.95,  # of the interval
            )->Mean:           # with one seed, se and interval are nan
@@ -60,6 +61,7 @@ class Comparison:
     "A difference of means with its interval and t-test"
     difference:float; se:float; df:float; t:float; p:float; low:float; high:float
 
+# %% ../../nbs/analyses/03_statistics.ipynb #58c4d9a9
 def t_test(difference:float,   # of two means
            se:float,           # its standard error
            df:float,           # degrees of freedom
@@ -79,6 +81,7 @@ def _seeds(kind, *xs):
     if kind!='welch' and len({len(x) for x in xs})>1: raise ConfigError(f"{kind}: pairs need as many values on both sides, got {' and '.join(str(len(x)) for x in xs)}")
     return xs
 
+# %% ../../nbs/analyses/03_statistics.ipynb #ce51a301
 def welch(a:np.ndarray,  # (n,) one value a seed
           b:np.ndarray,  # (m,) of independent seeds or users
          )->Comparison:        # of a - b
@@ -86,6 +89,7 @@ def welch(a:np.ndarray,  # (n,) one value a seed
     a,b = _seeds('welch', a, b)
     return from_summary((a.mean(), stats.sem(a), len(a)), (b.mean(), stats.sem(b), len(b)))
 
+# %% ../../nbs/analyses/03_statistics.ipynb #2a208eec
 def paired(a:np.ndarray,  # (n,) one value a seed
            b:np.ndarray,  # (n,) of the same seeds, in the same order
           )->Comparison:        # of a - b
@@ -113,6 +117,7 @@ class Equivalence:
     "Two one-sided tests of a difference against a margin"
     difference:float; margin:float; p:float; low:float; high:float; equivalent:bool
 
+# %% ../../nbs/analyses/03_statistics.ipynb #061c8e43
 def tost(test:Comparison,         # from `welch`, `paired` or `from_summary`
          margin:float,      # the largest difference that would not matter, in units of the metric
          alpha:float=.05,   # level of the test; low, high is the interval of level 1 - 2 alpha
@@ -124,6 +129,7 @@ def tost(test:Comparison,         # from `welch`, `paired` or `from_summary`
     p = float(max(stats.t.sf(up, test.df), stats.t.cdf(down, test.df)))
     return Equivalence(test.difference, margin, p, ci.low, ci.high, p<alpha)
 
+# %% ../../nbs/analyses/03_statistics.ipynb #113ca30a
 def equivalence(a:np.ndarray,      # (n,) one value a seed
                 b:np.ndarray,      # (n,) of the other policy
                 margin:float,      # the largest difference that would not matter
@@ -155,7 +161,14 @@ def tost_power(n:int,            # seeds of each policy
     half = margin - stats.t.ppf(1-alpha, df)*s
     return float(np.maximum(stats.norm.cdf((half-true)/se) - stats.norm.cdf((-half-true)/se), 0).mean())
 
-def seeds_needed(sd:float, margin:float, power:float=.8, true:float=0., alpha:float=.05, most:int=1000)->int:
+# %% ../../nbs/analyses/03_statistics.ipynb #de68e200
+def seeds_needed(sd:float,         # standard deviation over seeds
+                 margin:float,     # of the equivalence test
+                 power:float=.8,   # wanted chance of success
+                 true:float=0.,    # the real difference
+                 alpha:float=.05,  # level of the test
+                 most:int=1000,    # where to give up
+                )->int:
     "The fewest seeds with which the equivalence test has this power"
     for n in range(2, most+1):
         if tost_power(n, sd, margin, true, alpha)>=power: return n
@@ -180,9 +193,11 @@ def against(frame:pd.DataFrame,     # rows of one metric: final values, one vari
     if baseline not in wide: raise ConfigError(f"against: no rows of the baseline {baseline!r} (policies: {', '.join(wide)})")
     if paired and wide.isna().any(axis=None): raise DataError(f"against: {wide.columns[wide.isna().any()][0]} lacks seed {wide.index[wide.isna().any(axis=1)][0]}")
     tests = {p:_compare(wide[p].dropna(), wide[baseline].dropna(), paired) for p in wide if p!=baseline}
-    out = pd.DataFrame({p:asdict(t) for p,t in tests.items()}).T
+    out = pd.DataFrame.from_dict({p:asdict(t) for p,t in tests.items()}, orient='index')
     out['p_holm'] = holm(out.p)
-    if margin is not None: out = out.join(pd.DataFrame({p:dict(p_equal=tost(t, margin).p, equivalent=tost(t, margin).equivalent) for p,t in tests.items()}).T)
+    if margin is not None:
+        equal = [tost(t, margin) for t in tests.values()]
+        out = out.assign(p_equal=[e.p for e in equal], equivalent=[e.equivalent for e in equal])
     return out.rename_axis('policy')
 
 # %% ../../nbs/analyses/03_statistics.ipynb #e47f18c0
@@ -193,6 +208,7 @@ def episode_sd(se:float,       # standard error over seeds
     "Spread of single episodes implied by a standard error over seed means"
     return se*np.sqrt(seeds*episodes)
 
+# %% ../../nbs/analyses/03_statistics.ipynb #ca91db5f
 def sd_bound(mean:float,     # mean total of an episode
              horizon:float,  # its largest possible total
             )->float:

@@ -9,7 +9,7 @@ __all__ = ['LOADERS', 'OWN_KEYS', 'LICENCE', 'SOURCES', 'register', 'load_folder
 # %% ../../nbs/data/90_catalogue.ipynb #3ac22d15
 import hashlib,os
 from pathlib import Path
-import pandas as pd, pooch, yaml
+import pandas as pd, yaml
 from ..core import DataError,data_dir,unknown
 from .base import Dataset,from_table
 from .movielens import LAYOUTS,find_movielens,load_movielens
@@ -79,6 +79,8 @@ def get(name:str)->Path:  # the zip
     src,folder = SOURCES[name],data_dir()/name
     print(src['licence'])
     if (folder/f'{name}.zip').exists(): return folder/f'{name}.zip'
+    import pooch   # here, because only a download needs it
+    pooch.get_logger().setLevel('WARNING')
     fetch = pooch.HTTPDownloader(progressbar=not os.environ.get('RLREC_QUIET'))
     try: return Path(pooch.retrieve(src['url'], src['md5'] and f"md5:{src['md5']}", fname=f'{name}.zip', path=folder, downloader=fetch))
     except (OSError, ValueError) as e:

@@ -52,8 +52,8 @@ def fit(self:Similarity,
     given = embed_movies(dataset, self.encoder, self.genres_only) if self.given is None else np.asarray(self.given)
     if len(given)!=self.n_items: raise ConfigError(f"{len(given)} embeddings for {self.n_items} items: one row per item is needed")
     self.embeddings = np.ascontiguousarray(unit(given))
-    _,first,of = np.unique(self.embeddings, axis=0, return_index=True, return_inverse=True)
-    self.same = first[of.ravel()]
+    first = {}
+    self.same = np.array([first.setdefault(e.tobytes(), i) for i,e in enumerate(self.embeddings)])
     d = dataset.train
     self.past = last_items(d if self.threshold is None else d[d.value>=self.threshold], self.n_users, self.last)
     self.popular = np.bincount(d.item[d.value>=4.], minlength=self.n_items).astype(np.float32)
@@ -118,11 +118,13 @@ def slots(self:Kept,
     self.clock += 1
     missing = items[self.slot[items]<0]
     self.used[self.slot[items[self.slot[items]>=0]]] = self.clock
+    if not len(missing): return self.slot[items]
     free = np.argsort(self.used, kind='stable')[:len(missing)]
     self.slot[self.owner[free][self.owner[free]>=0]] = -1
     for at in range(0, len(missing), 256):
         part,to = missing[at:at+256],free[at:at+256]
-        self.table[to] = np.rint((self.E[part]*np.float32(self.scale)) @ self.E.T)
+        product = (self.E[part]*np.float32(self.scale)) @ self.E.T
+        self.table[to] = np.rint(product, out=product).astype(np.int16)
     self.slot[missing],self.owner[free],self.used[free] = free,missing,self.clock
     self.made += len(missing)
     return self.slot[items]
@@ -136,14 +138,16 @@ def sums(self:Kept,
     ids,where = np.unique(history, return_inverse=True)
     slots = np.full(len(ids), -1)
     slots[ids>=0] = self.slots(ids[ids>=0])
-    out = np.zeros((len(history),len(self.E)), np.int16)
+    out = np.empty((len(history),len(self.E)), np.int16)
     for row,which in zip(out, slots[where.reshape(history.shape)]):
-        for s in which[which>=0]: row += self.table[s]
+        which = which[which>=0]
+        row[:] = self.table[which[0]] if len(which) else 0
+        for s in which[1:]: row += self.table[s]
     return out
 
 # %% ../../nbs/tools/04_similarity.ipynb #9804bdb1
 @patch
-def exact(self:Similarity, total, rows, items, piece=2**13)->np.ndarray:  # (candidates,) float64
+def exact(self:Similarity, total, rows, items, piece=2**9)->np.ndarray:  # (candidates,) float64
     "The sum of similarities of each candidate"
     pair,of = np.unique(rows*self.n_items + self.same[items], return_inverse=True)
     r,i = np.divmod(pair, self.n_items)
@@ -189,8 +193,10 @@ def rank(self:Similarity,
          blocked:np.ndarray|None=None,  # (n, n_items) bool, True: not to be shown
         )->np.ndarray:                  # (n, k) int32, best first, -1 where nothing is left
     "The movies most like each history, by kept rows of the similarity matrix"
-    step = max(1, min(self.kept.room//self.last, 2**20//self.n_items))
-    return self.by_parts(self.checked(history), k, blocked, self.kept.sums, self.kept.margin, step)
+    history,step = self.checked(history),max(1, min(self.kept.room//self.last, 2**20//self.n_items))
+    ids = np.unique(history[history>=0])
+    self.kept.slots(ids[:self.kept.room])           # all missing rows in one product
+    return self.by_parts(history, k, blocked, self.kept.sums, self.kept.margin, step)
 
 @patch
 def rank_plain(self:Similarity, history, k, blocked=None)->np.ndarray:  # as `rank`
