@@ -291,7 +291,7 @@ def job_key(job:Job, template:Path, # what runs
             fingerprint:str,        # of the dataset
            )->str:
     "Fingerprint of everything the job's result depends on"
-    return text_hash(file_hash(template), json.dumps(job.parameters, sort_keys=True), job.variant, source_hash(), fingerprint)
+    return text_hash(file_hash(template), json.dumps(job.parameters, sort_keys=True, default=str), job.variant, source_hash(), fingerprint)
 
 # %% ../nbs/batch.ipynb #d6a58f09
 def versions()->dict[str,str]:  # of Python, this package and what it requires

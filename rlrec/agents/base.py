@@ -80,6 +80,7 @@ def weights_name(data:bytes)->str:  # with 16 digits of their SHA-256
     "The file name that belongs to these bytes"
     return f'weights-{hashlib.sha256(data).hexdigest()[:16]}.safetensors'
 
+# %% ../../nbs/agents/00_base.ipynb #62dabc3d
 def save_parts(folder:str|Path,     # created if missing
                kind:str,            # the policy's class
                config:dict,         # what makes the same policy again; JSON values
@@ -105,6 +106,7 @@ def load_parts(folder:str|Path,  # where `save_parts` wrote
     if name!=kind: raise DataError(f'{path}: holds a policy of class {name}, not {kind}; load it with {name}.load')
     return config,load_arrays(Path(folder)/weights) if weights else {}
 
+# %% ../../nbs/agents/00_base.ipynb #af7fb1b8
 def load_arrays(path:Path)->dict:  # name -> array
     "Read a file of weights and check that its content is the one that its name promises"
     if not path.exists(): raise DataError(f'{path}: the weights are missing; copy the whole folder')

@@ -35,6 +35,7 @@ def reset(self:Task, *, seed=None, options=None):
     self.start(np.ones(self.num_envs, bool))
     return self.observe(),self.told()
 
+# %% ../../nbs/agents/01_tasks.ipynb #637f93e6
 @patch
 def step(self:Task, actions:np.ndarray):  # (num_envs,)
     "Move every row; those that end start anew"
@@ -88,15 +89,19 @@ class Corridor(Task):
                  clock:bool=False):       # show the time: one place for each step
         super().__init__(num_envs, length+clock*horizon, 2, horizon)
         self.length,self.left,self.clock,self.cell = length,left,clock,np.zeros(num_envs, np.int64)
+
     def start(self, rows): self.cell[rows] = self.np_random.integers(self.length, size=rows.sum())
+
     def observe(self):
         now = np.eye(self.length, dtype=np.float32)[self.cell]
         return np.hstack([now, np.eye(self.horizon+1, dtype=np.float32)[self.t,:-1]]) if self.clock else now
-    def move(self, actions):
-        to = self.cell+np.where(actions==1, 1, -1)
-        out = (to<0) | (to==self.length)
-        self.cell = to.clip(0, self.length-1)
-        return np.select([to<0, to==self.length], [self.left, 1], 0),out
+
+# %% ../../nbs/agents/01_tasks.ipynb #847cb23b
+@patch
+def move(self:Corridor, actions):
+    to = self.cell+np.where(actions==1, 1, -1)
+    self.cell = to.clip(0, self.length-1)
+    return np.select([to<0, to==self.length], [self.left, 1], 0),to!=self.cell
 
 # %% ../../nbs/agents/01_tasks.ipynb #cfbd5bd6
 def exact_q(env:Corridor,     # gives length and rewards

@@ -38,6 +38,7 @@ def look(policy:str)->tuple:  # (colour, marker)
     "The colour and marker of a policy; a new one gets a spare colour by its name, the same every time"
     return tuple(LOOKS[policy]) if policy in LOOKS else (_spare[int(text_hash(policy), 16)%len(_spare)], 'o')
 
+# %% ../../nbs/analyses/04_figures.ipynb #920f89fd
 def order(policies)->list:
     "Policies in the order of every figure and table; new ones after the known, by name"
     known = list(LOOKS)
@@ -102,6 +103,7 @@ def _published(names, published, ax):
     ax.plot([], [], 'D', mfc='white', mec='#555555', ms=5, label='published ± se')
     ax.legend(loc='best')
 
+# %% ../../nbs/analyses/04_figures.ipynb #7cf3cffc
 def dots(rows:pd.DataFrame,            # rows without steps
          metric:str,                   # which to draw
          ax:plt.Axes,                  # where
@@ -115,7 +117,7 @@ def dots(rows:pd.DataFrame,            # rows without steps
         seeds,s = chosen.loc[chosen[by]==name, 'value'],stats.loc[name]
         ax.plot(seeds, np.full(len(seeds), y-.24), 'o', color=colour, ms=3.5, alpha=.5, mew=0)
         if s.seeds>1: ax.plot([s.low, s.high], [y, y], color=colour, lw=2.2, solid_capstyle='butt')
-        ax.plot(s['mean'], y, marker, color=colour, ms=7, mec='white', mew=.6, zorder=5)
+        ax.plot(s['mean'], y, marker, color=colour, ms=9 if marker in 'PX*' else 7, mec='white', mew=.6, zorder=5)
     ax.set(yticks=range(len(looks)), yticklabels=looks, ylim=(len(looks)-.4, -.6), xlabel=f"{metric.replace('_', ' ')} ({stats.seeds.max()} seed{'s'*bool(stats.seeds.max()>1)})")
     ax.grid(axis='y', visible=False); ax.tick_params(axis='y', length=0)
     return ax if published is None else _published(looks, published, ax) or ax
@@ -159,6 +161,7 @@ def grid(rows:pd.DataFrame,  # rows of one policy whose variants name both setti
     if missing := [s for s in (index, columns) if s not in settings or settings[s].isna().any()]: raise DataError(f"grid: a variant does not name {missing[0]!r} (it names {', '.join(settings)})")
     return settings.assign(mean=stats['mean']).pivot_table(index=index, columns=columns, values='mean')
 
+# %% ../../nbs/analyses/04_figures.ipynb #7924b684
 def heat(frame:pd.DataFrame,  # from `grid`
          ax:plt.Axes,         # where
          label:str='',        # of the colour bar
@@ -183,9 +186,9 @@ def cells(share:pd.Series,         # share of states: both, precision, discovery
     for c,(x,y,colour) in _cell_places.items():
         side = np.sqrt(share[c])
         ax.add_patch(plt.Rectangle((x+.5-side/2, y+.5-side/2), side, side, fc=colour, lw=0))
-        ax.text(x+.5, y+.5, f'{share[c]:.1%}', ha='center', va='bottom', fontsize=11, weight='bold', color='#222222')
+        ax.text(x+.5, y+.5, f'{share[c]:.1%}', ha='center', va='center', fontsize=11, weight='bold', color='#222222')
         text = f'discovery chosen {chosen[c]:.0%}' if chosen is not None and share[c]>0 else 'tie' if c in ('both','neither') else ''
-        ax.text(x+.5, y+.53, text, ha='center', va='top', fontsize=8, color='#222222')
+        ax.text(x+.5, y+.97, text, ha='center', va='bottom', fontsize=9, color='#333333')
     ax.plot([1,1,np.nan,0,2], [0,2,np.nan,1,1], color='#bbbbbb', lw=.8)
     ax.set(xlim=(0,2), ylim=(2,0), xticks=[.5,1.5], xticklabels=['discovery hits','discovery misses'], yticks=[.5,1.5])
     ax.set_yticklabels(['precision hits','precision misses'], rotation=90, va='center')
@@ -213,6 +216,7 @@ def plus_minus(mean:float, se:float, seeds:int=None, digits:int=3)->str:
     if pd.isna(mean): return ''
     return f'{mean:.{digits}f}' + ('' if pd.isna(se) else f' ± {se:.{digits}f}') + ('' if seeds is None else f' ({int(seeds)})')
 
+# %% ../../nbs/analyses/04_figures.ipynb #79244084
 def table(rows:pd.DataFrame,            # rows
           metrics:list,                 # in the order of the columns
           published:pd.DataFrame=None,  # policy, metric, mean, se

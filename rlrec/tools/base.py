@@ -7,6 +7,7 @@ __all__ = ['CHUNK', 'first_k', 'floor', 'topk', 'seen', 'Tool', 'user_ids', 'exc
 
 # %% ../../nbs/tools/00_base.ipynb #c1932f48
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 from scipy.sparse import csr_matrix, issparse
 from ..core import ConfigError, unknown
 from ..data.base import Dataset
@@ -122,17 +123,18 @@ def blocks(table:csr_matrix|None,  # (n_users, n_items), any stored entry counts
 # %% ../../nbs/tools/00_base.ipynb #830febb0
 CHUNK = 2**24   # scores held at a time
 
-def _recommend(self,
-               users:np.ndarray,     # (n,) user ids
-               k:int,                # places
-               exclude='train',      # "train", None, or csr (n_users, n_items)
-              )->np.ndarray:         # (n, k) int32 item ids, best first, -1 where nothing is left
+@patch
+def recommend(self:Tool,
+              users:np.ndarray,     # (n,) user ids
+              k:int,                # places
+              exclude='train',      # "train", None, or csr (n_users, n_items)
+             )->np.ndarray:         # (n, k) int32 item ids, best first, -1 where nothing is left
     "The `k` best items of each user"
     users,table,step = user_ids(self, users),excluded(self, exclude),max(1, CHUNK//self.n_items)
     parts = [self.slate(u, k, blocks(table, u)) for u in np.split(users, range(step, len(users), step))]
     return np.concatenate(parts)
 
-def _slate(self, users, k, blocked):
+@patch
+def slate(self:Tool, users, k, blocked):
     "One chunk of `recommend`; a tool with a quicker way than scoring everything puts it here"
     return topk(self.scores(users), k, blocked)
-Tool.recommend,Tool.slate = _recommend,_slate

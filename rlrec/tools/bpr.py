@@ -7,6 +7,7 @@ __all__ = ['bpr_loss', 'log_counts', 'BPR', 'mars']
 
 # %% ../../nbs/tools/02_bpr.ipynb #a77af030
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from ..core import ConfigError, stream_seed
 from ..data.base import Dataset
@@ -40,11 +41,12 @@ class BPR(Tool):
         self.factors,self.learning_rate,self.regularization,self.iterations,self.threshold,self.prior = factors,learning_rate,regularization,iterations,threshold,prior
         if factors<1 or iterations<0: raise ConfigError(f"BPR needs factors of 1 or more and iterations of 0 or more, not {factors!r} and {iterations!r}")
 
-# %% ../../nbs/tools/02_bpr.ipynb #b89b084e
-def _fit(self,
-         dataset:Dataset,  # only train is read
-         seed:int=0,       # first vectors and draws of pairs
-        )->BPR:
+# %% ../../nbs/tools/02_bpr.ipynb #bc587df5
+@patch
+def fit(self:BPR,
+        dataset:Dataset,  # only train is read
+        seed:int=0,       # first vectors and draws of pairs
+       )->BPR:
     "Learn from the likes of the train part"
     Tool.fit(self, dataset, seed)
     self.likes = seen(dataset).astype(np.float32) if self.threshold is None else dataset.matrix('train', self.threshold)
@@ -54,16 +56,15 @@ def _fit(self,
     self.model.fit(self.likes, show_progress=False)
     if self.prior: self.model.item_factors[:,-1] += log_counts(self.likes)
     return self
-BPR.fit = _fit
 
-# %% ../../nbs/tools/02_bpr.ipynb #2e1a69b2
-def _scores(self,
-            users:np.ndarray,  # (n,)
-           )->np.ndarray:      # (n, n_items) float32
+# %% ../../nbs/tools/02_bpr.ipynb #e4139f47
+@patch
+def scores(self:BPR,
+           users:np.ndarray,  # (n,)
+          )->np.ndarray:      # (n, n_items) float32
     "x_u . y_i + b_i (+ the prior)"
     x,y = self.model.user_factors[user_ids(self, users)],self.model.item_factors
     return (x.astype(np.float64) @ y.T.astype(np.float64)).astype(np.float32)
-BPR.scores = _scores
 
 # %% ../../nbs/tools/02_bpr.ipynb #e871db65
 def mars()->BPR:

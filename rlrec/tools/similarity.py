@@ -68,6 +68,7 @@ def history(self:Similarity,
     "The last movies of the users' train part"
     return self.past[user_ids(self, users)]
 
+# %% ../../nbs/tools/04_similarity.ipynb #1da609bd
 @patch
 def total(self:Similarity, history)->np.ndarray:  # (n, d) float64
     "The sum of the vectors of a history"
@@ -81,7 +82,7 @@ def query(self:Similarity,
     "The mean of the vectors of a history"
     return (self.total(history) / np.maximum((history>=0).sum(1), 1)[:,None]).astype(np.float32)
 
-# %% ../../nbs/tools/04_similarity.ipynb #1da609bd
+# %% ../../nbs/tools/04_similarity.ipynb #c1c0707d
 @patch
 def scores(self:Similarity,
            users:np.ndarray,  # (n,)
@@ -97,6 +98,7 @@ def gamma(d:int)->float:  # of inner products of unit vectors with `d` terms
     "Bound for the rounding error of a float32 inner product"
     return d * 2.**-24
 
+# %% ../../nbs/tools/04_similarity.ipynb #7661ea68
 class Kept:
     "Rows of the similarity matrix as 16-bit whole numbers, computed when needed, the least recently used first to go"
     def __init__(self,
@@ -109,7 +111,7 @@ class Kept:
         self.table = np.empty((self.room,n), np.int16)
         self.slot,self.owner,self.used,self.clock,self.made = np.full(n, -1),np.full(self.room, -1),np.zeros(self.room, np.int64),0,0
 
-# %% ../../nbs/tools/04_similarity.ipynb #c1c0707d
+# %% ../../nbs/tools/04_similarity.ipynb #cce3a88f
 @patch
 def slots(self:Kept,
           items:np.ndarray,  # distinct item ids, at most `room`
@@ -129,7 +131,7 @@ def slots(self:Kept,
     self.made += len(missing)
     return self.slot[items]
 
-# %% ../../nbs/tools/04_similarity.ipynb #cce3a88f
+# %% ../../nbs/tools/04_similarity.ipynb #9804bdb1
 @patch
 def sums(self:Kept,
          history:np.ndarray,  # (n, up to last) item ids, -1 padded
@@ -145,7 +147,7 @@ def sums(self:Kept,
         for s in which[1:]: row += self.table[s]
     return out
 
-# %% ../../nbs/tools/04_similarity.ipynb #9804bdb1
+# %% ../../nbs/tools/04_similarity.ipynb #a85f80c5
 @patch
 def exact(self:Similarity, total, rows, items, piece=2**9)->np.ndarray:  # (candidates,) float64
     "The sum of similarities of each candidate"
@@ -154,6 +156,7 @@ def exact(self:Similarity, total, rows, items, piece=2**9)->np.ndarray:  # (cand
     parts = [(total[r[a:a+piece]] * self.embeddings[i[a:a+piece]]).sum(1) for a in range(0, len(pair), piece)]
     return np.concatenate([np.zeros(0), *parts])[of]
 
+# %% ../../nbs/tools/04_similarity.ipynb #00556e84
 @patch
 def settle(self:Similarity, sums, margin, history, k, blocked)->np.ndarray:  # (n, k)
     "The slate from approximate `sums`: all within `margin` of the floor, ranked exactly"
@@ -163,7 +166,7 @@ def settle(self:Similarity, sums, margin, history, k, blocked)->np.ndarray:  # (
     rows,items = np.divmod(np.flatnonzero(sums>=low[:,None]), self.n_items)
     return first_k(rows, items, self.exact(self.total(history), rows, items), len(sums), k)
 
-# %% ../../nbs/tools/04_similarity.ipynb #a85f80c5
+# %% ../../nbs/tools/04_similarity.ipynb #60e2fb29
 @patch
 def checked(self:Similarity, history)->np.ndarray:
     "The history as an array of known ids"
@@ -172,6 +175,7 @@ def checked(self:Similarity, history)->np.ndarray:
     if history.size and (history.max()>=self.n_items or history.min()<-1): raise ConfigError(f"a history holds item ids 0 to {self.n_items-1}, and -1 for nothing")
     return history
 
+# %% ../../nbs/tools/04_similarity.ipynb #c62df87b
 @patch
 def by_parts(self:Similarity, history, k, blocked, sums, margin, step)->np.ndarray:  # (n, k) int32
     "`settle` for parts of `step` rows"
@@ -185,7 +189,7 @@ def by_parts(self:Similarity, history, k, blocked, sums, margin, step)->np.ndarr
         out[rows] = self.settle(sums(history[rows]), margin, history[rows], k, mask(rows))
     return out
 
-# %% ../../nbs/tools/04_similarity.ipynb #00556e84
+# %% ../../nbs/tools/04_similarity.ipynb #bf876719
 @patch
 def rank(self:Similarity,
          history:np.ndarray,            # (n, up to last) item ids, newest last, -1 padded
@@ -198,6 +202,7 @@ def rank(self:Similarity,
     self.kept.slots(ids[:self.kept.room])           # all missing rows in one product
     return self.by_parts(history, k, blocked, self.kept.sums, self.kept.margin, step)
 
+# %% ../../nbs/tools/04_similarity.ipynb #b284514b
 @patch
 def rank_plain(self:Similarity, history, k, blocked=None)->np.ndarray:  # as `rank`
     "The same slates by a plain matrix product"
