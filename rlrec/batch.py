@@ -594,33 +594,39 @@ def set_aside(batch:Batch)->int:  # how many folders
 def final(rows:pd.DataFrame)->pd.DataFrame:  # index report, dataset, variant, policy, metric; columns mean, sem, count (seeds)
     "Final values: mean and standard error over seeds"
     by = ['report', 'dataset', 'variant', 'policy', 'metric']
-    seeds = rows[rows.step.isna()].groupby([*by, 'seed'], sort=False).value.mean()
+    seeds = rows[rows.step.isna() & rows.value.notna()].groupby([*by, 'seed'], sort=False).value.mean()
     return seeds.groupby(by, sort=False).agg(['mean', 'sem', 'count'])
 
 # %% ../nbs/batch.ipynb #dd22bb59
 def show(mean:float, sem:float, count:int)->str:  # e.g. "0.2213 ± 0.0041"
     "A mean with its standard error"
-    if pd.isna(mean): return ''
     if count<2 or not sem>0: return f'{mean:.4g}'
     digits = min(max(0, 1-math.floor(math.log10(sem))), 6)
     return f'{mean:.{digits}f} ± {sem:.{digits}f}'
 
-# %% ../nbs/batch.ipynb #41c38786
-def tables(rows:pd.DataFrame)->list[dict]:  # each: report, dataset, metrics, seeds, body [(variant, [(policy, cells)])]
+# %% ../nbs/batch.ipynb #17654383
+def _kind(variant:str)->tuple:  # the names in a variant
+    return tuple(part.partition('=')[0] for part in variant.split(';') if part)
+
+def _settings(variant:str)->list[str]:  # the values in a variant
+    return [part.partition('=')[2] for part in variant.split(';') if part]
+
+# %% ../nbs/batch.ipynb #c151f749
+def tables(rows:pd.DataFrame)->list[dict]:  # each: report, dataset, kind, metrics, seeds, lines [(settings and policy, cells)]
     "The result tables, ready for the page"
-    out = []
-    for (report, dataset),part in final(rows).groupby(level=['report', 'dataset'], sort=False):
-        text = pd.Series([show(*r) for r in part.itertuples(index=False)], part.index.droplevel(['report', 'dataset']))
-        metrics,body = list(dict.fromkeys(text.index.get_level_values('metric'))),{}
-        for (variant, policy),cells in text.groupby(level=['variant', 'policy'], sort=False):
-            body.setdefault(variant, []).append((policy, [cells.get((variant, policy, m), '') for m in metrics]))
-        out.append(dict(report=report, dataset=dataset, metrics=metrics, seeds=sorted(set(part['count'])), body=list(body.items())))
-    return out
+    out,numbers = [],final(rows).reset_index()
+    numbers['text'] = [show(*r) for r in numbers[['mean', 'sem', 'count']].itertuples(index=False)]
+    for (report, dataset, kind),part in numbers.groupby(['report', 'dataset', numbers.variant.map(_kind)], sort=False):
+        metrics = list(dict.fromkeys(part.metric))
+        lines = [([*_settings(variant), policy], [dict(zip(cells.metric, cells.text)).get(m, '') for m in metrics])
+                 for (variant, policy),cells in part.groupby(['variant', 'policy'], sort=False)]
+        out.append(dict(report=report, dataset=dataset, kind=kind, metrics=metrics, seeds=sorted(set(part['count'])), lines=lines))
+    return sorted(out, key=lambda t: (t['report'], t['dataset'], len(t['kind'])>0))   # plain results first
 
 # %% ../nbs/batch.ipynb #b5c1778a
 _STYLE = """
-:root { color-scheme: light dark; --line: #d8dee4; --soft: #f5f7f9; --dim: #57606a; --bad: #b3261e; --badsoft: #fdeeec; --link: #0b57d0; --text: #1b1f24; --page: #fff }
-@media (prefers-color-scheme: dark) { :root { --line: #3a424c; --soft: #1c2128; --dim: #9aa5b1; --bad: #ff8a80; --badsoft: #3a1f1d; --link: #8ab4f8; --text: #e6e9ec; --page: #12161b } }
+:root { color-scheme: light dark; --line: #d8dee4; --dim: #57606a; --bad: #b3261e; --badsoft: #fdeeec; --link: #0b57d0; --text: #1b1f24; --page: #fff }
+@media (prefers-color-scheme: dark) { :root { --line: #3a424c; --dim: #9aa5b1; --bad: #ff8a80; --badsoft: #3a1f1d; --link: #8ab4f8; --text: #e6e9ec; --page: #12161b } }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 84rem; padding: 1.2rem clamp(.8rem, 3vw, 2.5rem) 4rem; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); overflow-wrap: anywhere }
 h1 { margin: 0; font-size: 1.8rem } h2 { margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line) } h3 { margin: 1.4rem 0 .4rem }
@@ -628,7 +634,7 @@ a { color: var(--link) } .dim, caption, figcaption { color: var(--dim); font-siz
 .failed { border-left: 4px solid var(--bad); background: var(--badsoft); padding: .2rem 1rem; margin: 1rem 0; border-radius: 4px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem } caption { text-align: left; padding: .3rem 0; caption-side: bottom }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap } th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page) }
-thead th { border-bottom: 2px solid var(--dim) } tbody th[colspan] { background: var(--soft); font-weight: 600 }
+thead th { border-bottom: 2px solid var(--dim) } .name { text-align: left }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem; align-items: start } .wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 34rem), 1fr)) }
 figure { margin: 0 } figure img { width: 100%; height: auto; display: block; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .4rem }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: .5rem .9rem } summary { cursor: pointer }
@@ -655,12 +661,12 @@ _FIGURES = """{% macro figures(r, kind='') %}{% if r.figures %}<div class="figur
 # %% ../nbs/batch.ipynb #0160da3b
 _REPORTS = """{% for report in reports %}<section id="{{ report.name }}"><h2>{{ report.name }}</h2>
 {% for r in report.summary %}<p class="dim">Joined over seeds: {{ links(r) }}</p>{{ figures(r, 'wide') }}{% endfor %}
-{% for t in report.tables %}<h3>{{ t.dataset }}</h3><p class="dim">{% for k, v in cards[t.dataset].items() if k != 'dataset' %}{{ k.replace('_', ' ') }} {{ v|cell }}{{ ' · ' if not loop.last }}{% endfor %}</p><div class="scroll"><table>
-<thead><tr><th>policy</th>{% for m in t.metrics %}<th>{{ m }}</th>{% endfor %}</tr></thead>
-{% for variant, lines in t.body %}<tbody>{% if variant %}<tr><th colspan="{{ t.metrics|length + 1 }}">{{ variant.replace(';', ', ') }}</th></tr>{% endif %}
-{% for policy, cells in lines %}<tr><td>{{ policy }}</td>{% for c in cells %}<td>{{ c }}</td>{% endfor %}</tr>
-{% endfor %}</tbody>{% endfor %}
-<caption>{% if t.seeds[-1] > 1 %}Mean ± standard error over {{ t.seeds|join(' or ') }} seeds.{% else %}One seed.{% endif %}</caption></table></div>{% endfor %}
+{% for t in report.tables %}{% if loop.changed(t.dataset) %}<h3>{{ t.dataset }}</h3><p class="dim">{% for k, v in cards[t.dataset].items() if k != 'dataset' %}{{ k.replace('_', ' ') }} {{ v|cell }}{{ ' · ' if not loop.last }}{% endfor %}</p>{% endif %}
+{% if t.kind %}<details{{ ' open' if loop.first }}><summary>by {{ t.kind|join(', ') }}</summary>{% endif %}<div class="scroll"><table>
+<thead><tr>{% for n in t.kind %}<th>{{ n }}</th>{% endfor %}<th>policy</th>{% for m in t.metrics %}<th>{{ m }}</th>{% endfor %}</tr></thead>
+<tbody>{% for names, cells in t.lines %}<tr>{% for n in names %}<td class="name">{{ n }}</td>{% endfor %}{% for c in cells %}<td>{{ c }}</td>{% endfor %}</tr>
+{% endfor %}</tbody>
+<caption>{% if t.seeds[-1] > 1 %}Mean ± standard error over {{ t.seeds|join(' or ') }} seeds.{% else %}One seed.{% endif %}</caption></table></div>{% if t.kind %}</details>{% endif %}{% endfor %}
 <h3>Jobs</h3>
 {% for r in report.jobs %}<details{{ ' open' if loop.first }}><summary>{{ r.path }} <span class="{{ 'bad' if r.state == 'failed' else 'dim' }}">{{ r.state }}{% if r.seconds %}, {{ r.seconds|seconds }}, {{ r.peak_memory|memory }}{% endif %}</span></summary>
 {% if r.error %}<p><code class="bad">{{ r.error }}</code></p>{% endif %}

@@ -95,5 +95,6 @@ warnings.filterwarnings('ignore', message='IProgress not found')
 def progress(iterable:Iterable=None,  # what to loop over
              desc:str='',             # what is being done
              **kwargs):               # for `tqdm`, e.g. `total`
-    "A `tqdm` bar that keeps quiet under `RLREC_QUIET`"
-    return tqdm(iterable, desc=desc, disable=bool(os.environ.get('RLREC_QUIET')), leave=False, file=sys.stderr, **kwargs)
+    "A `tqdm` bar where somebody looks on"
+    seen = sys.stderr.isatty() or 'ipykernel' in sys.modules
+    return tqdm(iterable, desc=desc, disable=bool(os.environ.get('RLREC_QUIET')) or not seen, leave=False, file=sys.stderr, **kwargs)

@@ -257,6 +257,7 @@ def real(name):
     if not find_movielens(name): pytest.skip(f'RLREC_DATA has no {name}')
     return catalogue.load(name)
 
+@pytest.mark.real_data
 def test_real_ml_1m():
     d = real('ml-1m')
     c = d.card()
@@ -266,6 +267,7 @@ def test_real_ml_1m():
     assert d.items.year.between(1919, 2000).all()
     assert 'Misérables' in ' '.join(d.items.title)        # latin-1, read as such
 
+@pytest.mark.real_data
 def test_real_ml_latest_small():
     d = real('ml-latest-small')
     c = d.card()
@@ -274,6 +276,7 @@ def test_real_ml_latest_small():
     early = load_movielens('ml-latest-small', ratio=.5).items.tags
     assert 0 < (early != '').sum() < (d.items.tags != '').sum()
 
+@pytest.mark.real_data
 def test_real_check_tells_the_repack():
     real('ml-1m')
     c = catalogue.check('ml-1m')

@@ -136,6 +136,7 @@ def test_minilm_sessions(data):
     np.testing.assert_array_equal(session(tool, tool.rank, 64, 10, seed=0), session(tool, tool.rank_plain, 64, 10, seed=0))
     np.testing.assert_array_equal(tool.embeddings, Similarity('minilm').fit(data.replace(test=data.test.iloc[:0])).embeddings)
 
+@pytest.mark.real_data
 @needs_ml1m
 def test_ml1m_hits_and_sessions():
     data = load('ml-1m')
@@ -147,6 +148,7 @@ def test_ml1m_hits_and_sessions():
     tool = Similarity('tfidf-svd').fit(data)
     np.testing.assert_array_equal(session(tool, tool.rank, 128, 5, seed=0), session(tool, tool.rank_plain, 128, 5, seed=0))
 
+@pytest.mark.real_data
 @needs_ml1m
 def test_ml1m_embeddings_do_not_see_the_future():
     data = load('ml-1m')

@@ -44,6 +44,7 @@ def check(self:DQNSettings):
         if not 0<=getattr(self, name)<=1: raise ConfigError(f'{name} must lie between 0 and 1, not {getattr(self, name)}')
     return self
 
+# %% ../../nbs/agents/03_dqn.ipynb #d114bccf
 def settings_from(kind:type,  # a dataclass of settings
                   given:dict, # names and values
                  ):           # checked
@@ -118,15 +119,18 @@ class Replay:
         self.slots,self.rows,self.at,self.filled = slots,rows,0,0
         self.data = {k: torch.zeros((slots, rows, *shape), dtype=dtype, device=device) for k,(shape,dtype) in parts.items()}
 
-    def put(self, **values):             # name -> (rows, ...) array
-        "Write into the present slot"
-        for k,v in values.items(): self.data[k][self.at] = torch.from_numpy(np.ascontiguousarray(v)).view_as(self.data[k][self.at])
-
-    def advance(self):
-        "Close the present slot"
-        self.at,self.filled = (self.at+1)%self.slots,min(self.filled+1, self.slots)
-
 # %% ../../nbs/agents/03_dqn.ipynb #844d8e8a
+@patch
+def put(self:Replay, **values):  # name -> (rows, ...) array
+    "Write into the present slot"
+    for k,v in values.items(): self.data[k][self.at] = torch.from_numpy(np.ascontiguousarray(v)).view_as(self.data[k][self.at])
+
+@patch
+def advance(self:Replay):
+    "Close the present slot"
+    self.at,self.filled = (self.at+1)%self.slots,min(self.filled+1, self.slots)
+
+# %% ../../nbs/agents/03_dqn.ipynb #b789c294
 @patch
 def draw(self:Replay, rng:np.random.Generator,
          n:int,            # batches
@@ -166,7 +170,7 @@ class DQN(Scored):
         self.opt = torch.optim.Adam(self.net.parameters(), lr=self.settings.lr, fused=True)
         self.seed(seed)
 
-# %% ../../nbs/agents/03_dqn.ipynb #b789c294
+# %% ../../nbs/agents/03_dqn.ipynb #0b335a6f
 @patch
 @torch.inference_mode()
 def q(self:DQN, obs:np.ndarray,  # (n, ...)
@@ -178,7 +182,7 @@ def q(self:DQN, obs:np.ndarray,  # (n, ...)
 @patch
 def scores(self:DQN, obs, info): return self.q(obs)
 
-# %% ../../nbs/agents/03_dqn.ipynb #0b335a6f
+# %% ../../nbs/agents/03_dqn.ipynb #b9713cd3
 @patch
 def explore(self:DQN, q:np.ndarray,      # (n, n_actions) values
             info:dict, eps:float,        # share of random actions
@@ -194,14 +198,14 @@ def act(self:DQN, obs, info, greedy=True):
     q = self.q(obs)
     return masked_argmax(q, mask_of(info)) if greedy else self.explore(q, info, self.settings.eps_end, self.rng)
 
-# %% ../../nbs/agents/03_dqn.ipynb #b9713cd3
+# %% ../../nbs/agents/03_dqn.ipynb #1d1cbf01
 @patch
 def action_gap(self:DQN, obs:np.ndarray)->np.ndarray:  # (n,) 0 or more, in units of value
     "Value of the best action above the second best"
     q = np.sort(self.q(obs), 1)
     return q[:,-1]-q[:,-2]
 
-# %% ../../nbs/agents/03_dqn.ipynb #1d1cbf01
+# %% ../../nbs/agents/03_dqn.ipynb #b88a64d4
 @patch
 def config(self:DQN): return dict(observation_space=self.width, action_space=self.n_actions, seed=self.root_seed, **asdict(self.settings))
 
@@ -214,7 +218,7 @@ def set_arrays(self:DQN, arrays):
     except RuntimeError: raise DataError(f'these weights do not fit a network of {self.width} features, {self.settings.hidden} and {self.n_actions} actions') from None
     self.target.load_state_dict(self.net.state_dict())
 
-# %% ../../nbs/agents/03_dqn.ipynb #b88a64d4
+# %% ../../nbs/agents/03_dqn.ipynb #28a3f370
 @patch
 def update(self:DQN, b:dict,   # a batch: obs, action, reward, next_obs, end, and next_mask where actions may be forbidden
           )->torch.Tensor:     # the loss, a scalar
@@ -243,6 +247,7 @@ def random_batches(agent:DQN,   # gives the shapes
                  action=torch.from_numpy(rng.integers(agent.n_actions, size=size)).to(agent.device))
     return [{k: v[i] for k,v in parts.items()} for i in range(n)]
 
+# %% ../../nbs/agents/03_dqn.ipynb #0fe9eca2
 def bare_updates(agent:DQN,      # is changed by it
                  batches:list,   # taken in turn
                  n:int):         # updates
@@ -265,12 +270,15 @@ class History:
         "One more entry of each list"
         for k,v in values.items(): self.lists[k].append(v)
 
-    def point(self, step, losses, eps, q):
-        "One more point of the curves; the losses since the last one are used up"
-        self.add(step=step, loss=torch.stack(losses).mean().item() if losses else np.nan, epsilon=eps, max_q=q.max(1).mean())
-        losses.clear()
+# %% ../../nbs/agents/03_dqn.ipynb #8f747f1d
+@patch
+def point(self:History, step, losses, eps, q):
+    "One more point of the curves; the losses since the last one are used up"
+    self.add(step=step, loss=torch.stack(losses).mean().item() if losses else np.nan, epsilon=eps, max_q=q.max(1).mean())
+    losses.clear()
 
-    def arrays(self)->dict: return {k: v if k=='eval' else np.array(v, np.int64 if k.endswith('step') else np.float64) for k,v in self.lists.items()}
+@patch
+def arrays(self:History)->dict: return {k: v if k=='eval' else np.array(v, np.int64 if k.endswith('step') else np.float64) for k,v in self.lists.items()}
 
 # %% ../../nbs/agents/03_dqn.ipynb #3c2bc508
 def due(step:int,    # interactions so far
@@ -280,7 +288,7 @@ def due(step:int,    # interactions so far
     "Has a multiple of `every` been passed?"
     return step//every > (step-n)//every
 
-# %% ../../nbs/agents/03_dqn.ipynb #28a3f370
+# %% ../../nbs/agents/03_dqn.ipynb #8322d8df
 @patch
 def begin(self:DQN, env, steps):
     "First observation, memory and random streams of a training"
@@ -294,7 +302,7 @@ def begin(self:DQN, env, steps):
     if mask_of(info) is not None: parts['next_mask'] = ((self.n_actions,), torch.bool)
     return obs,info,Replay(slots, env.num_envs, self.device, **parts),[stream(self.root_seed, 'dqn', k, self.steps) for k in ('explore','replay')]
 
-# %% ../../nbs/agents/03_dqn.ipynb #8f747f1d
+# %% ../../nbs/agents/03_dqn.ipynb #fc58f748
 @patch
 def following(self:DQN, obs, info, cut)->dict:
     "What follows each action, as parts of the memory"
@@ -302,7 +310,7 @@ def following(self:DQN, obs, info, cut)->dict:
     out = dict(next_obs=true_next(obs, info.get('final_obs'), cut))
     return out if mask is None else out | dict(next_mask=true_next(mask, mask_of(old), cut))
 
-# %% ../../nbs/agents/03_dqn.ipynb #8322d8df
+# %% ../../nbs/agents/03_dqn.ipynb #82560e44
 @patch
 def learn(self:DQN,
           env:VectorEnv,           # in autoreset mode SAME_STEP

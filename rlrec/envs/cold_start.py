@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOOLS', 'ACTIONS', 'FEATURES', 'REWARDS', 'WORLD', 'fit_tools', 'count_feature', 'recency_feature', 'genre_matrix',
-           'user_features', 'World', 'genres_of', 'lists_of', 'mean_embedding', 'build_world', 'ColdStartEnv', 'push',
-           'cold_start_world', 'vector', 'single']
+           'user_features', 'World', 'genres_of', 'lists_of', 'mean_embedding', 'build_world', 'check_session',
+           'ColdStartEnv', 'push', 'cold_start_world', 'vector', 'single']
 
 # %% ../../nbs/envs/03_cold_start.ipynb #dbbb3666
 from dataclasses import dataclass
@@ -136,6 +136,16 @@ def build_world(dataset:Dataset,        # from `cohort`
 # %% ../../nbs/envs/03_cold_start.ipynb #26daf028
 REWARDS = ('hit', 'hits', 'shaped')
 
+def check_session(world, horizon, slate, tools, reward):
+    "Refuse settings that cannot be played"
+    if reward not in REWARDS: raise unknown('reward', reward, REWARDS)
+    if horizon<1 or slate<1: raise ConfigError(f"horizon and slate must be 1 or more, not {horizon} and {slate}")
+    for name in tools:
+        if name not in world.lists: raise unknown('tool', name, world.lists)
+        depth = world.lists[name].shape[1]
+        if depth < min(horizon*slate, world.n_items): raise ConfigError(f"horizon x slate = {horizon*slate} needs ranked lists of that depth; this world has {depth}: build it with depth={horizon*slate}")
+
+# %% ../../nbs/envs/03_cold_start.ipynb #35c688b0
 class ColdStartEnv(gym.vector.VectorEnv):
     "Sessions of `horizon` slates; each action names the tool that fills the next slate"
     def __init__(self, world:World,                   # cohort and tools
@@ -152,16 +162,12 @@ class ColdStartEnv(gym.vector.VectorEnv):
                  counterfactual:bool=False,           # tell in `info` what each action would earn (for oracles and analyses)
                  autoreset:bool=True,                 # start a new user in the step in which a session ends
                  copy:bool=True):                     # False: observations are a buffer that the next step overwrites
-        if reward not in REWARDS: raise unknown('reward', reward, REWARDS)
-        for name in tools:
-            if name not in world.lists: raise unknown('tool', name, world.lists)
-        depth = min(world.lists[name].shape[1] for name in tools)
-        if depth < min(horizon*slate, world.n_items): raise ConfigError(f"horizon x slate = {horizon*slate} needs ranked lists of that depth; this world has {depth}: build it with depth={horizon*slate}")
+        check_session(world, horizon, slate, tools, reward)
         self.world,self.num_envs,self.horizon,self.slate,self.tools,self.reward,self.bonus = world,num_envs,horizon,slate,tuple(tools),reward,bonus
         self.consume_hits,self.exclude_shown,self.update_history,self.stop_when_exhausted = consume_hits,exclude_shown,update_history,stop_when_exhausted
         self.counterfactual,self.autoreset,self.copy = counterfactual,autoreset,copy
         self.metadata = {'autoreset_mode': AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED}
-        self._spaces(); self._allocate(depth)
+        self._spaces(); self._allocate()
 
 # %% ../../nbs/envs/03_cold_start.ipynb #bbf9843d
 @patch
@@ -174,14 +180,15 @@ def _spaces(self:ColdStartEnv):
 
 # %% ../../nbs/envs/03_cold_start.ipynb #8e25ee9a
 @patch
-def _allocate(self:ColdStartEnv, depth):
+def _allocate(self:ColdStartEnv):
     w,n,wide = self.world,self.num_envs,self.world.n_items+1
+    depth = min(w.lists[t].shape[1] for t in self.tools)
     pad = np.full((len(w.users), self.slate), w.n_items, np.int32)                         # a list that ends goes on with "nothing"
     self._lists = np.stack([np.hstack([w.lists[t][:,:depth], pad]) for t in self.tools])   # (tools, C, depth+slate)
     self._aware = np.array([hasattr(w.tools[t], 'rank') for t in self.tools])              # its list changes with the history
     self._rows,self._base,self._ahead = np.arange(n),np.arange(n)*wide,np.arange(self.slate)
     self._seen,self._relevant = np.zeros(n*wide, bool),np.zeros(n*wide, bool)
-    self._log = np.repeat(self._base[:,None]+w.n_items, self.horizon*self.slate, 1)         # flat places that were shown, to clear them
+    self._log = np.tile((self._base+w.n_items)[:,None], (self.horizon,1,self.slate))         # (H, n, K) flat places that were shown, to clear them
     self._at = np.zeros((len(self.tools), n), np.int64)                                    # where each list goes on
     self.obs = np.zeros((n, w.first.shape[1]), np.float32)
     self._who,self._t,self._count,self._left,self._moved = (np.zeros(n, t) for t in (np.int64, np.int64, np.int64, np.int64, bool))
@@ -192,7 +199,7 @@ def _allocate(self:ColdStartEnv, depth):
 def _start(self:ColdStartEnv, rows, who):
     "Let cohort members `who` take the places `rows`"
     w = self.world
-    self._seen[self._log[rows]] = False
+    self._seen[self._log[:,rows]] = False
     old,item = ragged(*w.liked, self._who[rows]); self._relevant[self._base[rows][old]+item] = False
     new,item = ragged(*w.liked, who);             self._relevant[self._base[rows][new]+item] = True
     self._who[rows],self._t[rows],self._count[rows],self._moved[rows] = who,0,w.count[who],False
@@ -282,7 +289,7 @@ def step(self:ColdStartEnv, actions:np.ndarray):  # (num_envs,) number of the to
     flat = self._base[:,None]+items
     hits = self._relevant.take(flat)
     reward,hit = self._pay(items, hits),np.flatnonzero(hits.any(1))
-    self._log[self._rows[:,None], (self._t*self.slate)[:,None]+self._ahead] = flat
+    self._log[self._t,self._rows] = flat
     if self.exclude_shown: self._seen[flat],self._at[actions,self._rows] = True,end
     if self.consume_hits: self._relevant[flat[hits]] = False; self._left -= hits.sum(1)
     if self.update_history and len(hit): self._remember(hit, items[hit], hits[hit])
