@@ -776,7 +776,7 @@ def gallery(folder:Annotated[Path, typer.Argument(metavar='FOLDER', help='of a b
 @app.command()
 def bench(only:Annotated[str, typer.Option(metavar='NAME', help='one comparison')]=None):
     "Compare our speed with physical limits and peers"
-    print(importlib.import_module('rlrec.bench').run(only).to_string(index=False))
+    importlib.import_module('rlrec.bench').main(only)
 
 # %% ../nbs/batch.ipynb #df6540c9
 data = typer.Typer(help="Datasets: what there is, downloads, checks.", rich_markup_mode=None)

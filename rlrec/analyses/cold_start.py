@@ -89,12 +89,11 @@ def add_metrics(rows:Rows, policy:str, r:Rollout, extra:dict=None):
         ok = ~np.isnan(values)
         rows.add(policy, metric, values[ok].mean() if ok.any() else np.nan, n=int(ok.sum()), variant=name(**kw))
     put('reward', r.total); put('reward_per_step', r.total/r.length)
-    full = list_metrics(r.kept['hits'], r.kept['left_before'], r.length)
-    for metric,values in full.items(): put(metric, values)
-    found = list_metrics(r.kept['hits'], r.kept['left_before'], r.length, ideal='retrieved')
-    k = r.kept['hits'].shape[2]
-    put(f'ndcg@{k}', found[f'ndcg@{k}'], ideal='retrieved')
-    for metric,values in list_metrics(r.kept['hits'][:,:1], r.kept['left_before'][:,:1]).items(): put(metric, values, steps='first')
+    k,(hits,left) = r.kept['hits'].shape[2],(r.kept['hits'], r.kept['left_before'])
+    for h,l,steps in ((hits, left, {}), (hits[:,:1], left[:,:1], dict(steps='first'))):
+        length = np.minimum(r.length, h.shape[1])
+        for metric,values in list_metrics(h, l, length).items(): put(metric, values, **steps)
+        put(f'ndcg@{k}', list_metrics(h, l, length, ideal='retrieved')[f'ndcg@{k}'], ideal='retrieved', **steps)
 
 # %% ../../nbs/analyses/06_cold_start.ipynb #5aa35f79
 PLACED = dict(blind='reward_blind', best='reward_best', skill='skill', tie_states='tie_share', share_in_ties='discovery_share/ties', ties_among_choices='ties_among_discovery')
@@ -118,4 +117,4 @@ def add_all(rows:Rows,            # to add to
     "Write down all rollouts; behaviour only of policies that choose between the two tools"
     for policy,r in rollouts.items():
         add_metrics(rows, policy, r, extra)
-        if (r.action<2).all(): add_behaviour(rows, policy, r, tools[:2], extra)
+        if (r.action[r.alive]<2).all(): add_behaviour(rows, policy, r, tools[:2], extra)
