@@ -21,9 +21,13 @@ REAL = [pytest.param(p, marks=pytest.mark.real_data) if 'data_dir()' in p.read_t
 
 @pytest.mark.parametrize('path', REAL, ids=name)
 def test_notebook_cells(path, monkeypatch):
+    import matplotlib.pyplot as plt
     from nbdev.test import test_nb as run
     monkeypatch.chdir(path.parent)
-    ok,_ = run(path, skip_flags=['slow'], force_flags=[])
+    with plt.rc_context():      # notebooks share one process here: a style that one sets must not reach the next
+        plt.rcdefaults()
+        ok,_ = run(path, skip_flags=['slow'], force_flags=[])
+        plt.close('all')
     assert ok, f'{name(path)} failed, see the captured output'
 
 @pytest.mark.parametrize('path', NOTEBOOKS+REPORTS, ids=name)

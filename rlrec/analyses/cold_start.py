@@ -57,11 +57,12 @@ def train(world:World,               # cohort and tools
 def add_curve(rows:Rows,                # to add to
               returns:np.ndarray,       # (episodes,) reward of each training episode, in order
               horizon:int,              # steps of a session
-              block:int=50,             # episodes that make one point
+              block:int=50,             # episodes that make one point; fewer in a short training, to keep ten points
               policy:str='dqn', variant:str=''):
     "Write a learning curve as block means"
+    block = max(1, min(block, len(returns)//10))
     full = len(returns)//block*block
-    if full: rows.curve(policy, 'reward', np.arange(1, full//block+1)*block*horizon, np.reshape(returns[:full], (-1, block)).mean(1), n=block, variant=variant)
+    rows.curve(policy, 'reward', np.arange(1, full//block+1)*block*horizon, np.reshape(returns[:full], (-1, block)).mean(1), n=block, variant=variant)
 
 # %% ../../nbs/analyses/06_cold_start.ipynb #8e9bea5c
 def compare(world:World,              # with lists for all tools that the policies need
