@@ -365,15 +365,16 @@ def cold_start_world(dataset:str='synthetic-movielens',  # a name that `load` kn
                      encoder:str='minilm',               # sentence encoder of Discovery
                      tools:tuple=ACTIONS,                # tools to fit
                      depth:int=100,                      # length of the ranked lists: at least horizon x slate
-                     ratio:float=.8,                     # share of the ratings, by time, that go to train
+                     split:str='time',                   # "time": one moment for all; "user": each user's own last ratings
+                     ratio:float=.8,                     # share of the ratings that go to train
                     )->World:
     "The world of a cold-start study"
-    data,users = cohort(load(dataset, ratio=ratio), kind, positive, seed, cap)
+    data,users = cohort(load(dataset, split=split, ratio=ratio), kind, positive, seed, cap)
     fitted = fit_tools(data, tools, seed, discovery=dict(encoder=encoder))
     return build_world(data, users, fitted, depth, positive)
 
-# %% ../../nbs/envs/03_cold_start.ipynb #9bbdaf2d
-WORLD = ('dataset', 'seed', 'kind', 'cap', 'positive', 'encoder', 'ratio')
+# %% ../../nbs/envs/03_cold_start.ipynb #01e63ea7
+WORLD = ('dataset', 'seed', 'kind', 'cap', 'positive', 'encoder', 'split', 'ratio')
 
 def vector(num_envs:int=1,   # users that step together
            **settings,       # those of `cold_start_world` and of `ColdStartEnv`
