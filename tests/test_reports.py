@@ -5,7 +5,7 @@ import pandas as pd, papermill as pm, pytest
 
 ROOT = Path(__file__).parent.parent
 TINY = dict(cold_start=dict(train_episodes=40, eval_episodes=40), cold_start_grid=dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
-            cold_start_sensitivity=dict(train_episodes=20, eval_episodes=20, slates=[5], horizons=[3, 5]), cold_start_shaped=dict(train_episodes=20, eval_episodes=20))
+            cold_start_sensitivity=dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]), cold_start_shaped=dict(train_episodes=20, eval_episodes=20))
 TEMPLATES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb') if not p.stem.endswith('_summary'))
 
 def run(name, out, **parameters):

@@ -159,6 +159,7 @@ def grid(rows:pd.DataFrame,  # rows of one policy whose variants name both setti
     stats = mean_se(pick(rows, metric, by='variant'), ['variant'])
     settings = pd.DataFrame([parse_variant(v) for v in stats.variant])
     if missing := [s for s in (index, columns) if s not in settings or settings[s].isna().any()]: raise DataError(f"grid: a variant does not name {missing[0]!r} (it names {', '.join(settings)})")
+    if extra := set(settings)-{index, columns}: raise DataError(f"grid: the variants also name {', '.join(sorted(extra))}; filter the rows first")
     return settings.assign(mean=stats['mean']).pivot_table(index=index, columns=columns, values='mean')
 
 # %% ../../nbs/analyses/04_figures.ipynb #7924b684

@@ -45,7 +45,7 @@ def dcg(hits:np.ndarray  # (..., k)
 
 # %% ../../nbs/analyses/02_metrics.ipynb #91ebe582
 def ndcg(hits:np.ndarray,           # (..., k)
-         relevant:np.ndarray=None,  # (...) number of wanted items; not used by ideal="retrieved"
+         relevant:np.ndarray=None,  # (...) number of wanted items; optional for ideal="retrieved"
          ideal:str='relevant',      # best list for the user ("relevant") or the list's own hits first ("retrieved")
         )->np.ndarray:              # (...); nan where nothing is wanted
     "Discounted cumulative gain as a share of the ideal one"
@@ -53,7 +53,7 @@ def ndcg(hits:np.ndarray,           # (..., k)
     if ideal=='relevant' and relevant is None: raise ConfigError("ndcg needs the number of wanted items (or ideal='retrieved')")
     k,found = np.shape(hits)[-1],np.asarray(hits).sum(-1).astype(int)
     best = np.r_[0, np.cumsum(discount(k))]
-    if ideal=='retrieved': return dcg(hits) / np.where(found>0, best[found], 1)
+    if ideal=='retrieved': return np.where(np.asarray(1 if relevant is None else relevant)>0, dcg(hits) / np.where(found>0, best[found], 1), np.nan)
     most = np.minimum(np.where(recall(hits, relevant)>=0, relevant, 0), k).astype(int)
     return np.divide(dcg(hits), best[most], out=np.full(found.shape, np.nan), where=most>0)
 
