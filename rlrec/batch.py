@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['app', 'data', 'Source', 'at', 'get', 'Param', 'template_params', 'templates', 'check_value', 'spell', 'join_variants',
            'Job', 'as_list', 'expand', 'Batch', 'find_root', 'read_batch', 'select', 'source_hash', 'job_key',
-           'versions', 'machine', 'commit', 'dataset_facts', 'write_json', 'read_json', 'replace_folder', 'execute',
-           'stamp_rows', 'formula', 'set_formulas', 'notebook_html', 'enter', 'work', 'job_env', 'new_record',
-           'temporary', 'start', 'finish', 'local', 'watch', 'seconds', 'memory', 'records', 'write_listing', 'rows',
-           'set_aside', 'final', 'show', 'tables', 'gallery_html', 'write_gallery', 'summaries', 'run_batch', 'run',
-           'list_jobs', 'gallery', 'bench', 'data_default', 'data_list', 'data_get', 'data_check', 'main']
+           'versions', 'machine', 'commit', 'data_of', 'dataset_facts', 'write_json', 'read_json', 'replace_folder',
+           'execute', 'stamp_rows', 'formula', 'set_formulas', 'notebook_html', 'enter', 'work', 'job_env',
+           'new_record', 'temporary', 'start', 'finish', 'local', 'watch', 'seconds', 'memory', 'records',
+           'summary_names', 'write_listing', 'rows', 'set_aside', 'final', 'show', 'cohort_facts', 'tables',
+           'common_cards', 'gallery_html', 'write_gallery', 'serves', 'summaries', 'run_batch', 'run', 'list_jobs',
+           'gallery', 'bench', 'data_default', 'data_list', 'data_get', 'data_check', 'main']
 
 # %% ../nbs/batch.ipynb #2982602d
 import ast,base64,contextlib,functools,importlib,importlib.metadata,itertools,json,math,multiprocessing,os,platform,re,resource,shutil,signal,subprocess,sys,tempfile,time
@@ -311,11 +312,18 @@ def commit(root:Path)->str:  # "" if there is none, "+" at the end: with changes
     if not shutil.which('git') or (head := git('rev-parse', '--short=12', 'HEAD')).returncode: return ''
     return head.stdout.strip() + ('+' if git('status', '--porcelain', '--untracked-files=no').stdout else '')
 
-# %% ../nbs/batch.ipynb #d8b8f3b8
-def dataset_facts(name:str)->dict:  # fingerprint and card
+# %% ../nbs/batch.ipynb #ee447076
+def data_of(job:Job)->tuple:  # (name, value) pairs; empty for a summary, which has no data of its own
+    "What a job says about the data it loads: `dataset`, and `split` and `ratio` if it sets them"
+    return tuple((k, job.parameters[k]) for k in ('dataset', 'split', 'ratio') if k in job.parameters)
+
+# %% ../nbs/batch.ipynb #2fde886b
+def dataset_facts(dataset:str,   # its name
+                  **options,     # for the loader: split, ratio
+                 )->dict:        # fingerprint and card
     "What a result says about its data"
-    dataset = catalogue.load(name)
-    return dict(fingerprint=dataset.fingerprint, card=json.loads(dataset.card().to_json(default_handler=str)))
+    loaded = catalogue.load(dataset, **options)
+    return dict(fingerprint=loaded.fingerprint, card=json.loads(loaded.card().to_json(default_handler=str)))
 
 # %% ../nbs/batch.ipynb #6f33dd57
 def write_json(path:Path, data:dict):
@@ -502,7 +510,7 @@ def finish(batch:Batch, job:Job,
 
 # %% ../nbs/batch.ipynb #14d571db
 def local(batch:Batch, jobs:list[Job],
-          facts:dict={}, # dataset name -> its facts
+          facts:dict={}, # what `data_of` says -> the facts of that data
           n:int=1):      # processes at a time
     "Run jobs as processes; yields (job, state): running, done, failed, or (None, '') while waiting"
     queue,live = list(jobs),{}
@@ -510,7 +518,7 @@ def local(batch:Batch, jobs:list[Job],
         while queue or live:
             while queue and len(live)<n:
                 job = queue.pop(0)
-                live[job.path] = job,start(batch, job, facts.get(job.parameters.get('dataset'), {}))
+                live[job.path] = job,start(batch, job, facts.get(data_of(job), {}))
                 yield job,'running'
             for job,process in [v for v in live.values() if v[1].exitcode is not None]:
                 del live[job.path]
@@ -561,14 +569,18 @@ def records(folder:str|Path)->list[dict]:  # run.json of each job and summary, w
     folder = Path(folder)
     listed = read_json(folder/'batch.json').get('jobs')
     if listed is None: raise ConfigError(f"{folder}: not the folder of a batch (it has no batch.json); batches lie in reports/runs/")
-    blank = dict(state='missing', error='', parameters={}, seconds=None, peak_memory=None)
+    blank = dict(state='missing', error='', parameters={}, card={}, seconds=None, peak_memory=None)
     return [{**blank, **job, **read_json(folder/job['path']/'run.json')} for job in listed]
+
+# %% ../nbs/batch.ipynb #b8a05e31
+def summary_names(batch:Batch)->dict[str,str]:  # report -> template
+    "The summaries that belong to a batch"
+    return {r: s for r in dict.fromkeys(j.report for j in batch.jobs) if (s := f'{r}_summary') in templates(batch.root)}
 
 # %% ../nbs/batch.ipynb #ad9a3f42
 def write_listing(batch:Batch):
     "Say which jobs and summaries belong to a batch"
-    names = [s for r in dict.fromkeys(j.report for j in batch.jobs) if (s := f'{r}_summary') in templates(batch.root)]
-    jobs = [*batch.jobs, *(Job(s, {}) for s in names)]
+    jobs = [*batch.jobs, *(Job(s, {}) for s in summary_names(batch).values())]
     write_json(batch.folder/'batch.json', dict(name=batch.name, jobs=[
         dict(path=j.path, report=j.report, dataset=j.parameters.get('dataset'), seed=j.parameters.get('seed'), variant=j.variant) for j in jobs]))
 
@@ -604,6 +616,11 @@ def show(mean:float, sem:float, count:int)->str:  # e.g. "0.2213 ± 0.0041"
     digits = min(max(0, 1-math.floor(math.log10(sem))), 6)
     return f'{mean:.{digits}f} ± {sem:.{digits}f}'
 
+# %% ../nbs/batch.ipynb #c0d3925e
+def cohort_facts(part:pd.DataFrame)->list[str]:  # e.g. ["cohort size 1,122"]
+    "The sizes of the cohorts among final values, with the setting they belong to"
+    return [f"cohort size {r['mean']:,.0f}" + (f" ({r.variant.replace(';', ', ')})" if r.variant else '') for _,r in part[part.metric=='cohort_size'].iterrows()]
+
 # %% ../nbs/batch.ipynb #17654383
 def _kind(variant:str)->tuple:  # the names in a variant
     return tuple(part.partition('=')[0] for part in variant.split(';') if part)
@@ -611,16 +628,17 @@ def _kind(variant:str)->tuple:  # the names in a variant
 def _settings(variant:str)->list[str]:  # the values in a variant
     return [part.partition('=')[2] for part in variant.split(';') if part]
 
-# %% ../nbs/batch.ipynb #c151f749
-def tables(rows:pd.DataFrame)->list[dict]:  # each: report, dataset, kind, metrics, seeds, lines [(settings and policy, cells)]
+# %% ../nbs/batch.ipynb #469ad0d1
+def tables(rows:pd.DataFrame)->list[dict]:  # each: report, dataset, kind, facts, metrics, seeds, lines [(settings and policy, cells)]
     "The result tables, ready for the page"
     out,numbers = [],final(rows).reset_index()
     numbers['text'] = [show(*r) for r in numbers[['mean', 'sem', 'count']].itertuples(index=False)]
     for (report, dataset, kind),part in numbers.groupby(['report', 'dataset', numbers.variant.map(_kind)], sort=False):
+        facts,part = cohort_facts(part),part[part.metric!='cohort_size']
         metrics = list(dict.fromkeys(part.metric))
         lines = [([*_settings(variant), policy], [dict(zip(cells.metric, cells.text)).get(m, '') for m in metrics])
                  for (variant, policy),cells in part.groupby(['variant', 'policy'], sort=False)]
-        out.append(dict(report=report, dataset=dataset, kind=kind, metrics=metrics, seeds=sorted(set(part['count'])), lines=lines))
+        out.append(dict(report=report, dataset=dataset, kind=kind, facts=facts, metrics=metrics, seeds=sorted(set(part['count'])), lines=lines))
     return sorted(out, key=lambda t: (t['report'], t['dataset'], len(t['kind'])>0))   # plain results first
 
 # %% ../nbs/batch.ipynb #b5c1778a
@@ -661,16 +679,18 @@ _FIGURES = """{% macro figures(r, kind='') %}{% if r.figures %}<div class="figur
 # %% ../nbs/batch.ipynb #0160da3b
 _REPORTS = """{% for report in reports %}<section id="{{ report.name }}"><h2>{{ report.name }}</h2>
 {% for r in report.summary %}<p class="dim">Joined over seeds: {{ links(r) }}</p>{{ figures(r, 'wide') }}{% endfor %}
-{% for t in report.tables %}{% if loop.changed(t.dataset) %}<h3>{{ t.dataset }}</h3><p class="dim">{% for k, v in cards[t.dataset].items() if k != 'dataset' %}{{ k.replace('_', ' ') }} {{ v|cell }}{{ ' · ' if not loop.last }}{% endfor %}</p>{% endif %}
-{% if t.kind %}<details{{ ' open' if loop.first }}><summary>by {{ t.kind|join(', ') }}</summary>{% endif %}<div class="scroll"><table>
+{% for t in report.tables %}{% if loop.changed(t.dataset) %}<h3>{{ t.dataset }}</h3><p class="dim">{% for k, v in report.cards[t.dataset].items() if k != 'dataset' %}{{ k.replace('_', ' ') }} {{ v|cell }}{{ ' · ' if not loop.last }}{% endfor %}</p>{% endif %}
+{% if t.kind %}<details{{ ' open' if loop.first }}><summary>by {{ t.kind|join(', ') }}</summary>{% endif %}
+{% if t.facts %}<p class="dim">{{ t.facts|join(' · ') }}</p>{% endif %}{% if t.lines %}<div class="scroll"><table>
 <thead><tr>{% for n in t.kind %}<th>{{ n }}</th>{% endfor %}<th>policy</th>{% for m in t.metrics %}<th>{{ m }}</th>{% endfor %}</tr></thead>
 <tbody>{% for names, cells in t.lines %}<tr>{% for n in names %}<td class="name">{{ n }}</td>{% endfor %}{% for c in cells %}<td>{{ c }}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
-<caption>{% if t.seeds[-1] > 1 %}Mean ± standard error over {{ t.seeds|join(' or ') }} seeds.{% else %}One seed.{% endif %}</caption></table></div>{% if t.kind %}</details>{% endif %}{% endfor %}
+<caption>{% if t.seeds[-1] > 1 %}Mean ± standard error over {{ t.seeds|join(' or ') }} seeds.{% else %}One seed.{% endif %}</caption></table></div>{% endif %}{% if t.kind %}</details>{% endif %}{% endfor %}
 <h3>Jobs</h3>
 {% for r in report.jobs %}<details{{ ' open' if loop.first }}><summary>{{ r.path }} <span class="{{ 'bad' if r.state == 'failed' else 'dim' }}">{{ r.state }}{% if r.seconds %}, {{ r.seconds|seconds }}, {{ r.peak_memory|memory }}{% endif %}</span></summary>
 {% if r.error %}<p><code class="bad">{{ r.error }}</code></p>{% endif %}
-<p>{{ links(r) }}</p><dl>{% for k, v in r.parameters.items() if k != 'out' %}<div><dt>{{ k }}</dt><dd>{{ v|cell }}</dd></div>{% endfor %}</dl>{{ figures(r) }}</details>
+<p>{{ links(r) }}</p><dl>{% for k, v in r.parameters.items() if k != 'out' %}<div><dt>{{ k }}</dt><dd>{{ v|cell }}</dd></div>{% endfor %}
+{% for k, v in r.card.items() if k not in report.cards[r.dataset] %}<div><dt>{{ k.replace('_', ' ') }}</dt><dd>{{ v|cell }}</dd></div>{% endfor %}</dl>{{ figures(r) }}</details>
 {% endfor %}</section>{% endfor %}</body></html>"""
 
 # %% ../nbs/batch.ipynb #b0221248
@@ -692,19 +712,27 @@ def _origin(ran):
     return [*facts.items(), ('started', distinct(r['started'][:10] for r in ran)),
             *((n, distinct(r['versions'].get(n) for r in ran)) for n in ('python', 'rlrec', 'numpy', 'pandas', 'torch', 'gymnasium'))]
 
+# %% ../nbs/batch.ipynb #9c3e6f9e
+def common_cards(jobs:list[dict]  # records
+                )->dict:          # dataset -> the facts on which all cards of it agree
+    "The facts about each dataset that hold for all of some jobs"
+    found = {r['dataset']: [] for r in jobs}
+    for r in jobs: found[r['dataset']] += [r['card']] if r['card'] else []
+    return {d: {k:v for k,v in cards[0].items() if all(k in c and c[k]==v for c in cards)} if cards else {} for d,cards in found.items()}
+
 # %% ../nbs/batch.ipynb #20eb415a
 def gallery_html(folder:Path)->str:
     "A batch's page from what lies in its folder"
     every = [_with_files(folder, r) for r in records(folder)]
     jobs,ran = [r for r in every if r['seed'] is not None],[r for r in every if r['state']!='missing']
     numbers = tables(rows(folder)) if any(r['state']=='done' for r in jobs) else []
-    reports = [dict(name=n, jobs=[r for r in jobs if r['report']==n], tables=[t for t in numbers if t['report']==n],
+    reports = [dict(name=n, jobs=(own := [r for r in jobs if r['report']==n]), cards=common_cards(own), tables=[t for t in numbers if t['report']==n],
                     summary=[r for r in ran if r['report']==f'{n}_summary']) for n in dict.fromkeys(r['report'] for r in jobs)]
     counts = {s: sum(r['state']==s for r in jobs) for s in ('done', 'failed', 'missing')}
     cost = f"{seconds(sum(r['seconds'] or 0 for r in ran))} of computing; at most {memory(max((r['peak_memory'] or 0 for r in ran), default=0))} in a job."
     return _page.from_string(_FIGURES+_HEAD+_REPORTS).render(
         name=read_json(folder/'batch.json')['name'], style=_STYLE, counts=f'{len(jobs)} jobs: ' + ', '.join(f'{n} {s}' for s,n in counts.items() if n), cost=cost, reports=reports,
-        failed=[r for r in every if r['state']=='failed'], missing=[r for r in every if r['state']=='missing'], origin=_origin(ran), cards={r['dataset']: r['card'] for r in ran if 'card' in r})
+        failed=[r for r in every if r['state']=='failed'], missing=[r for r in every if r['state']=='missing'], origin=_origin(ran))
 
 # %% ../nbs/batch.ipynb #94454a3c
 def write_gallery(folder:str|Path)->Path:
@@ -713,11 +741,18 @@ def write_gallery(folder:str|Path)->Path:
     with whole_file(Path(folder)/'index.html') as f: f.write_text(html, encoding='utf-8')
     return Path(folder)/'index.html'
 
+# %% ../nbs/batch.ipynb #ce3478bc
+def serves(report:str,  # that has a summary
+           other:str,   # that has been run
+          )->bool:
+    "Whether the summary of `report` is also about `other`"
+    return other==report or other.startswith(f'{report}_')
+
 # %% ../nbs/batch.ipynb #a9acc72f
 def summaries(batch:Batch, jobs:list[Job])->list[Job]:
-    "The summaries of those reports that have something to join"
+    "The summaries that `jobs` have made stale and that have something to join"
     finished = {r['report'] for r in records(batch.folder) if r['state']=='done'}
-    names = [f'{r}_summary' for r in dict.fromkeys(j.report for j in jobs) if f'{r}_summary' in templates(batch.root)]
+    names = [s for report,s in summary_names(batch).items() if any(serves(report, j.report) for j in jobs)]
     for name in names: shutil.rmtree(batch.folder/name, ignore_errors=True)   # it may be about other jobs than those of today
     return [Job(n, dict(folder='..', out='.')) for n in names if n.removesuffix('_summary') in finished]
 
@@ -728,7 +763,7 @@ def run_batch(batch:Batch,
              )->list[Job]:          # those that failed
     "Run jobs and summaries and write the gallery"
     jobs = batch.jobs if jobs is None else jobs
-    facts = {name: dataset_facts(name) for name in dict.fromkeys(j.parameters['dataset'] for j in jobs)}
+    facts = {d: dataset_facts(**dict(d)) for d in dict.fromkeys(map(data_of, jobs))}
     if moved := set_aside(batch): print(f"{moved} results of an earlier grid moved to {batch.folder}.set-aside", file=sys.stderr)
     write_listing(batch)
     try:

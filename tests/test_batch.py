@@ -1,7 +1,7 @@
 "The `rlrec` command: what is refused, what runs, what a failing job leaves, what the gallery shows"
 import json,os,re,shutil,signal,subprocess,sys,time
 from urllib.parse import unquote
-import nbformat, psutil, pytest
+import nbformat, pandas as pd, psutil, pytest
 from rlrec import batch
 from rlrec.core import ConfigError
 
@@ -221,6 +221,58 @@ def test_parallel_and_serial_give_the_same_rows(ran, tmp_path, rlrec):
     code,_,err = rlrec('run', params(twin, grid.replace('[0, 1, 2, 3, 4]', '[4, 5]')), '--only', 'seed=5')
     runs = twin/'reports'/'runs'
     assert code==0 and set(batch.rows(runs/'coins').seed)=={4, 5} and (runs/'coins.set-aside'/f'{PATH}0-bias=0.9').exists() and 'moved' in err
+
+def split_batch(project, jobs): # jobs of `coin` whose template also has split and ratio, as reports on real data have
+    cells = [COIN[0]+"\nsplit: str = 'time'  # how\nratio: float = 0.8  # how much", *COIN[1:3]]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=dict(kernelspec=dict(name='python3', language='python', display_name='python3')))
+    nb.cells[0].metadata['tags'] = ['parameters']
+    nbformat.write(nb, project/'reports'/'coin.ipynb')
+    return batch.read_batch(params(project, COINS.replace('[0, 1]', '[0]').replace('    seed', f'    {jobs}\n    seed')))
+
+def test_the_facts_are_those_of_the_data_that_a_job_loads(project):
+    b = split_batch(project, 'grid: {ratio: [0.5, 0.8], split: [time, user]}')
+    assert batch.run_batch(b)==[]
+    done = {(r['parameters']['split'], r['parameters']['ratio']): r for r in batch.records(b.folder) if r['seed'] is not None}
+    assert len(done)==len({r['fingerprint'] for r in done.values()})==4
+    for (split, ratio),r in done.items():
+        card = batch.catalogue.load('synthetic-movielens', split=split, ratio=ratio).card()
+        assert {k: r['card'][k] for k in ('train', 'test', 'both_sides')}=={k: card[k] for k in ('train', 'test', 'both_sides')}
+    index = (b.folder/'index.html').read_text()
+    before,jobs = index.split('<h3>Jobs</h3>')
+    assert f"ratings {batch._cell(int(card['ratings']))} ·" in before and '· train ' not in before   # what all agree on stands once, the rest with each job
+    for r in done.values(): assert f"<dt>train</dt><dd>{batch._cell(r['card']['train'])}</dd>" in jobs
+    assert '<dt>ratings</dt>' not in jobs
+
+def test_a_job_that_does_not_split_has_the_plain_facts(project):
+    b = split_batch(project, 'grid: {tosses: [1]}')
+    assert batch.data_of(b.jobs[0])==(('dataset', 'synthetic-movielens'),)
+    b = split_batch(project, 'grid: {ratio: [2]}')
+    with pytest.raises(ConfigError, match='ratio must be'): batch.run_batch(b)   # found before the first job
+    assert not b.folder.exists()
+
+def test_a_summary_is_made_again_when_a_relative_ran(project, rlrec):
+    "coin_summary is about coin and coin_grid: it runs after either, if coins are finished, and after nothing else"
+    for name in 'coin_grid','coins':
+        nb = nbformat.read(project/'reports'/'coin.ipynb', 4)
+        for c in nb.cells: c.source = c.source.replace("report='coin'", f"report='{name}'")
+        nbformat.write(nb, project/'reports'/f'{name}.ipynb')
+    entry = lambda report: f'  - report: {report}\n    dataset: synthetic-movielens\n    seed: 0\n'
+    file,summary = params(project, 'name: coins\njobs:\n'+''.join(map(entry, ('coin', 'coin_grid', 'coins')))),project/'reports'/'runs'/'coins'/'coin_summary'/'run.json'
+    def only(report):
+        before = summary.stat().st_mtime_ns
+        assert rlrec('run', file, '--only', f'report={report}')[0]==0
+        return summary.stat().st_mtime_ns>before
+    assert rlrec('run', file, '--only', 'report=coin_grid')[0]==0 and not summary.exists()   # there is nothing to join yet
+    assert rlrec('run', file, '--only', 'report=coin')[0]==0 and json.loads(summary.read_text())['state']=='done'
+    assert only('coin_grid') and not only('coins')
+    grid = params(project, 'name: coins\njobs:\n'+entry('coin_grid'), 'grid.yaml')
+    assert rlrec('run', grid)[0]==0 and 'coin_summary' not in (project/'reports'/'runs'/'coins'/'index.html').read_text()
+
+def test_the_cohort_is_no_policy():
+    rows = pd.DataFrame([dict(report='r', dataset='d', seed=s, policy=p, variant='', metric=m, step=None, value=v, n=9)
+                         for s in (0, 1) for p,m,v in [('cohort', 'cohort_size', 1122.), ('dqn', 'reward', 2.+s), ('random', 'reward', 1.+s)]])
+    table, = batch.tables(rows)
+    assert (table['facts'], table['metrics'], [names for names,_ in table['lines']])==(['cohort size 1,122'], ['reward'], [['dqn'], ['random']])
 
 def test_ctrl_c_keeps_what_finished(project):
     file = params(project, COINS.replace('coin\n', 'nap\n').replace('loaded', 'fair'))
