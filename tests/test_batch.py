@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_what_finished(project):
     while not ((runs/'seed-0').exists() and (runs/'.seed-1.tmp'/'rows.parquet').exists()) and time.time()<deadline: time.sleep(.1)
     family = psutil.Process(p.pid).children(recursive=True)
     p.send_signal(signal.SIGINT)
-    _,err = p.communicate(timeout=30)
+    _,err = p.communicate(timeout=120)
     assert p.returncode==130 and 'interrupted' in err
     assert sorted(x.name for x in runs.iterdir())==['seed-0'] and '1 missing' in (project/'reports'/'runs'/'coins'/'index.html').read_text()
-    assert len(family)>=3 and not psutil.wait_procs(family, timeout=10)[1]
+    assert len(family)>=3 and not psutil.wait_procs(family, timeout=30)[1]
