@@ -276,7 +276,8 @@ def test_the_cohort_is_no_policy():
 
 def test_ctrl_c_keeps_what_finished(project):
     file = params(project, COINS.replace('coin\n', 'nap\n').replace('loaded', 'fair'))
-    p = subprocess.Popen([*COMMAND, 'run', str(file), '--jobs', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)      # a test run that was started in the background ignores it
+    p = subprocess.Popen([*COMMAND, 'run', str(file), '--jobs', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     runs,deadline = project/'reports'/'runs'/'coins'/'nap'/'synthetic-movielens',time.time()+120
     while not ((runs/'seed-0').exists() and (runs/'.seed-1.tmp'/'rows.parquet').exists()) and time.time()<deadline: time.sleep(.1)
     family = psutil.Process(p.pid).children(recursive=True)
