@@ -231,11 +231,40 @@ def test_misspelled_settings_are_refused(learner):
 
 # ---- DQN alone
 
-def test_double_dqn_learns_too():
+@pytest.mark.parametrize('choice', [dict(double=True), dict(loss='mse'), dict(tau=.05)], ids=str)
+def test_variants_learn_too(choice, tmp_path):
     env = IdentityTask()
-    agent = LEARNERS['dqn'](env, double=True)
-    agent.learn(env, 3000)
+    agent = LEARNERS['dqn'](env, **choice)
+    agent.learn(env, 2000)
     assert (agent.act(np.eye(4), {})==np.arange(4)).all()
+    agent.save(tmp_path)
+    assert all(getattr(DQN.load(tmp_path).settings, k)==v for k,v in choice.items())
+
+def test_the_loss_is_the_one_that_was_chosen():
+    "Values of zero and rewards of 3 and .5 at the end: errors of 3 and .5"
+    import torch
+    b = dict(obs=torch.ones(2, 1), next_obs=torch.ones(2, 1), reward=torch.tensor([3.,.5]), end=torch.ones(2, dtype=bool), action=torch.tensor([0,1]))
+    for loss,expected in (('huber', (2.5+.125)/2), ('mse', (9+.25)/2)):
+        agent = DQN(1, 2, hidden=(), loss=loss)
+        agent.set_arrays({k: 0*v for k,v in agent.arrays().items()})
+        assert agent.update(b).item()==expected
+
+def targets(**kw):
+    env = IdentityTask()
+    agent = LEARNERS['dqn'](env, **kw); agent.learn(env, 320)
+    return agent.arrays(),{k: v.numpy() for k,v in agent.target.state_dict().items()}
+
+def test_a_soft_target_that_goes_all_the_way_is_a_copy_after_every_vector_step():
+    (soft,soft_target),(hard,hard_target) = targets(tau=1.),targets(tau=0., target_every=8)
+    assert same(soft, hard) and same(soft_target, hard_target) and same(soft, soft_target)
+
+def test_a_soft_target_needs_no_copies():
+    (a,a_target),(b,b_target),(c,_) = targets(tau=.1),targets(tau=.1, target_every=1),targets()
+    assert same(a, b) and same(a_target, b_target) and not same(a, a_target) and not same(a, c)
+
+@pytest.mark.parametrize('settings,message', [(dict(loss='hubert'), "unknown loss 'hubert': did you mean 'huber'"), (dict(tau=-.1), 'tau must lie'), (dict(tau=1.1), 'tau must lie')])
+def test_losses_and_shares_without_meaning_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message): DQN(1, 2, **settings)
 
 def test_rows_need_not_divide_the_steps():
     env = IdentityTask(num_envs=7)
