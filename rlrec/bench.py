@@ -7,7 +7,7 @@ __all__ = ['BENCHES', 'Line', 'timed', 'bench', 'run', 'show', 'fresh', 'write_t
            'bare_lookup', 'stepping', 'hit_everybody', 'changed_steps', 'changing', 'cold_start', 'main']
 
 # %% ../nbs/bench.ipynb #5c22f156
-import os,resource,subprocess,sys,tempfile,time
+import os,subprocess,sys,tempfile,time
 from dataclasses import asdict,dataclass
 from pathlib import Path
 import numpy as np, pandas as pd

@@ -1,5 +1,5 @@
 "Every code block of the README works, in the order in which a reader meets it"
-import os,re,shlex,subprocess,sys
+import os,re,shlex,subprocess
 from pathlib import Path
 import pytest,yaml
 

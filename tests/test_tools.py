@@ -63,7 +63,7 @@ def test_no_repeats_nothing_seen(fitted, data, name):
 
 @every_tool
 def test_exclude_by_matrix(fitted, data, name):
-    tool,rng = fitted[name],np.random.default_rng(1)
+    tool = fitted[name]
     table = seen(data).tolil()
     first = tool.recommend(np.arange(50), 5)
     for u in range(50): table[u,first[u]] = True
