@@ -8,8 +8,9 @@ __all__ = ['REGISTERED']
 # %% ../../nbs/envs/00_register.ipynb #9731da8d
 import gymnasium as gym
 
-# %% ../../nbs/envs/00_register.ipynb #5dc7afad
-REGISTERED = {'rlrec/ColdStart-v0': 'rlrec.envs.cold_start'}
+# %% ../../nbs/envs/00_register.ipynb #708aaaf7
+REGISTERED = {'rlrec/ColdStart-v0': 'rlrec.envs.cold_start',
+              **{f'rlrec/{n}-v0': f'rlrec.envs.{n.lower()}' for n in ('Images','Music','Ads','Behaviour')}}
 
 # %% ../../nbs/envs/00_register.ipynb #38dc1120
 for _name,_module in REGISTERED.items():
