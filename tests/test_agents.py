@@ -3,12 +3,20 @@ import json
 import numpy as np, pytest
 from gymnasium.vector import AutoresetMode
 from rlrec.core import ConfigError,DataError,stream
+from rlrec.agents.a2c import A2C,gae
 from rlrec.agents.base import Policy,mask_of
 from rlrec.agents.dqn import DQN
+from rlrec.agents.linear import LinearPG,LinearQL
 from rlrec.agents.policies import Constant,Heuristic,Oracle,Uniform
+from rlrec.agents.ppo import PPO
 from rlrec.agents.tasks import BestArm,Corridor,IdentityTask,exact_q
 
 A,WIDTH,N = 4,6,200     # actions, features and rows of the fixed batch below
+
+def weighted(agent):
+    "A linear agent with weights that are not zero"
+    agent.set_arrays(dict(W=stream(0, 'test-agents', 'weights').standard_normal(agent.W.shape)))
+    return agent
 
 # name -> policy over A actions and WIDTH features
 POLICIES = {
@@ -19,17 +27,35 @@ POLICIES = {
     'oracle': lambda: Oracle(),
     'oracle-pair': lambda: Oracle([0,2]),
     'dqn': lambda: DQN(WIDTH, A, seed=3, hidden=(16,)),
+    'a2c': lambda: A2C(WIDTH, A, seed=3, hidden=(16,)),
+    'a2c-separate': lambda: A2C(WIDTH, A, seed=3, hidden=(16,), trunk='separate', activation='relu'),
+    'ppo': lambda: PPO(WIDTH, A, seed=3, hidden=(16,)),
+    'linear-pg': lambda: weighted(LinearPG(WIDTH, A, seed=3)),
+    'linear-ql': lambda: weighted(LinearQL(WIDTH, A, seed=3, eps=.2)),
 }
 
 # name -> learner for an environment, with settings that solve the small tasks below within a few seconds; keyword arguments override them
 LEARNERS = {
     'dqn': lambda env, seed=0, **kw: DQN(env.single_observation_space, env.single_action_space, seed=seed,
                                          **dict(hidden=(32,), lr=2e-3, gamma=.9, warmup=200, target_every=200, batch=32) | kw),
+    'a2c': lambda env, seed=0, **kw: A2C(env.single_observation_space, env.single_action_space, seed=seed,
+                                         **dict(hidden=(32,), lr=1e-2, gamma=.9, n_steps=5, gae_lambda=.95) | kw),
+    'ppo': lambda env, seed=0, **kw: PPO(env.single_observation_space, env.single_action_space, seed=seed,
+                                         **dict(hidden=(32,), lr=1e-2, gamma=.9, n_steps=8, epochs=2, minibatch=32) | kw),
 }
+# the same for bandit learners, which see one reward at a time and need not solve the corridor
+LINEAR = {
+    'linear-pg': lambda env, seed=0, **kw: LinearPG(env.single_observation_space, env.single_action_space, seed=seed, **dict(lr=2.) | kw),
+    'linear-ql': lambda env, seed=0, **kw: LinearQL(env.single_observation_space, env.single_action_space, seed=seed, **dict(lr=.5, eps=.2) | kw),
+}
+# policies that draw from `probs` only when they are not asked for their best action
+SOFT = ['linear-pg', 'a2c', 'ppo']
 # learners whose values `q` are those of the best policy, to be held against the exact ones
 VALUES = ['dqn']
 # settings for the corridor, where an agent must look around for longer
 CORRIDOR = {'dqn': dict(eps_share=1., eps_end=.2)}
+# settings for noisy arms, which want smaller steps
+ARMS = {'dqn': dict(lr=1e-3), 'a2c': {}, 'ppo': {}, 'linear-pg': dict(lr=.1), 'linear-ql': dict(lr=.02, eps=1.)}
 
 def batch(masked):
     "Observations and everything that any policy reads from `info`; action 2 or 0 is always allowed, as the fixed rules need"
@@ -43,8 +69,8 @@ def batch(masked):
 @pytest.fixture(params=POLICIES)
 def policy(request): return POLICIES[request.param]()
 
-@pytest.fixture(params=LEARNERS)
-def learner(request): return LEARNERS[request.param]
+@pytest.fixture(params=LEARNERS | LINEAR)
+def learner(request): return (LEARNERS | LINEAR)[request.param]
 
 @pytest.mark.parametrize('masked', [False, True])
 def test_probs_are_probabilities(policy, masked):
@@ -57,7 +83,7 @@ def test_probs_are_probabilities(policy, masked):
 def test_act_agrees_with_probs(policy, masked):
     "Every action taken has a positive probability, and over many draws its share is that probability"
     obs,info = batch(masked)
-    p,draws = policy.probs(obs, info),np.stack([policy.act(obs, info) for _ in range(400)])
+    p,draws = policy.probs(obs, info),np.stack([policy.act(obs, info, greedy=policy.name not in SOFT) for _ in range(400)])
     assert draws.dtype==np.int64 and draws.shape==(400, N)
     share = (draws[:,:,None]==np.arange(A)).mean(0)
     assert (share[p==0]==0).all()
@@ -142,16 +168,18 @@ def test_identity_task_is_learned(learner, seed):
     agent.learn(env, 3000)
     assert (agent.act(np.eye(4), {})==np.arange(4)).all()
 
-def test_best_arm_is_found(learner):
+@pytest.mark.parametrize('name', LEARNERS | LINEAR)
+def test_best_arm_is_found(name):
     env = BestArm()
-    agent = learner(env, lr=1e-3)
+    agent = (LEARNERS | LINEAR)[name](env, **ARMS[name])
     agent.learn(env, 3000)
     assert (agent.act(np.ones((5,1)), {})==2).all()
 
-def test_forbidden_arms_are_never_pulled_and_the_best_of_the_others_is(learner):
+@pytest.mark.parametrize('name', LEARNERS | LINEAR)
+def test_forbidden_arms_are_never_pulled_and_the_best_of_the_others_is(name):
     "The environment raises an error if a forbidden arm is pulled"
     env = BestArm(forbid=True)
-    agent = learner(env, lr=1e-3)
+    agent = (LEARNERS | LINEAR)[name](env, **ARMS[name])
     agent.learn(env, 3000)
     mask = ~np.eye(3, dtype=bool)
     assert (agent.act(np.ones((3,1)), {'action_mask': mask})==[2,2,1]).all()
@@ -227,7 +255,7 @@ def test_unfit_environments_are_refused(learner):
     with pytest.raises(ConfigError, match='steps'): agent.learn(IdentityTask(), 0)
 
 def test_misspelled_settings_are_refused(learner):
-    with pytest.raises(ConfigError, match="did you mean 'gamma'"): learner(IdentityTask(), gama=.9)
+    with pytest.raises(ConfigError, match="did you mean 'lr'"): learner(IdentityTask(), lrr=.9)
 
 # ---- DQN alone
 

@@ -4,8 +4,15 @@ from pathlib import Path
 import pandas as pd, papermill as pm, pytest
 
 ROOT = Path(__file__).parent.parent
-TINY = dict(cold_start=dict(train_episodes=40, eval_episodes=40), cold_start_grid=dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
-            cold_start_sensitivity=dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]), cold_start_shaped=dict(train_episodes=20, eval_episodes=20))
+COLD = dict(dataset='synthetic-movielens', encoder='tfidf-svd')
+TINY = {  # report -> parameters, with an embedded dataset, that finish in seconds
+    'cold_start': COLD | dict(train_episodes=40, eval_episodes=40),
+    'cold_start_grid': COLD | dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
+    'cold_start_sensitivity': COLD | dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]),
+    'cold_start_shaped': COLD | dict(train_episodes=20, eval_episodes=20),
+    'policy_entropy_sample': dict(dataset='digits', interactions=400, eval_every=50, eval_states=100, pg_rates=[1.5], ql_rates=[.15, .5], eps=[0.]),
+    'update_rules': dict(dataset='digits', batch=8, states=10, learning_rates=[.01, .001], agents=['a2c', 'dqn']),
+}
 TEMPLATES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb') if not p.stem.endswith('_summary'))
 
 def run(name, out, **parameters):
@@ -28,9 +35,10 @@ def test_two_seeds_are_two_seeds(name, runs):
     assert name in TINY, f'give {name} a tiny setting here'
     rows = {}
     for seed in (3, 4):
-        out = runs/name/'synthetic-movielens'/f'seed-{seed}'; out.mkdir(parents=True)
-        rows[seed] = run(name, out, dataset='synthetic-movielens', seed=seed, encoder='tfidf-svd', **TINY[name])
-        assert set(rows[seed].seed)=={seed} and set(rows[seed].report)=={name} and set(rows[seed].dataset)=={'synthetic-movielens'}
+        dataset = TINY[name]['dataset']
+        out = runs/name/dataset/f'seed-{seed}'; out.mkdir(parents=True)
+        rows[seed] = run(name, out, seed=seed, **TINY[name])
+        assert set(rows[seed].seed)=={seed} and set(rows[seed].report)=={name} and set(rows[seed].dataset)=={dataset}
         assert list((out/'figures').glob('*.png'))
     same = rows[3].merge(rows[4], on=['policy','variant','metric','step'])
     assert len(same)==len(rows[3]) and (same.value_x!=same.value_y).any()
@@ -39,7 +47,7 @@ def test_summary_joins_the_seeds(runs):
     "Runs after the reports above (same session folder); repeats what it needs when run alone"
     for seed in (3, 4):
         out = runs/'cold_start'/'synthetic-movielens'/f'seed-{seed}'
-        if not (out/'rows.parquet').exists(): out.mkdir(parents=True, exist_ok=True); run('cold_start', out, seed=seed, encoder='tfidf-svd', **TINY['cold_start'])
+        if not (out/'rows.parquet').exists(): out.mkdir(parents=True, exist_ok=True); run('cold_start', out, seed=seed, **TINY['cold_start'])
     out = runs/'cold_start_summary'; out.mkdir()
     run('cold_start_summary', out, folder=str(runs))
     assert {'figure1-learning-synthetic-movielens.png','figure2-comparison-synthetic-movielens.png','figure3-shares-synthetic-movielens.png'} <= {p.name for p in (out/'figures').iterdir()}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'DQNSettings', 'settings_from', 'epsilon', 'next_value', 'td_target', 'endings', 'true_next', 'mlp',
-           'Replay', 'width', 'choices', 'DQN', 'random_batches', 'bare_updates', 'History', 'due']
+           'flatten', 'Replay', 'width', 'choices', 'DQN', 'random_batches', 'bare_updates', 'History', 'due',
+           'check_fit']
 
 # %% ../../nbs/agents/03_dqn.ipynb #a807df95
 from dataclasses import asdict,dataclass,fields
@@ -27,6 +28,7 @@ class DQNSettings:
     lr:float=1e-4                     # learning rate of Adam
     gamma:float=.98                   # discount; 0 makes it a contextual bandit
     batch:int=64                      # remembered steps in one update
+    train_every:int=1                 # interactions per update
     buffer:int=50_000                 # steps that are remembered
     warmup:int=1_000                  # steps before the first update
     target_every:int=1_000            # steps between two copies into the target network; of no effect if `tau` is above 0
@@ -43,7 +45,7 @@ class DQNSettings:
 @patch
 def check(self:DQNSettings):
     "Refuse values without meaning"
-    for name in ('lr', 'batch', 'buffer', 'target_every', 'clip', 'eps_share'):
+    for name in ('lr', 'batch', 'train_every', 'buffer', 'target_every', 'clip', 'eps_share'):
         if not getattr(self, name)>0: raise ConfigError(f'{name} must be above 0, not {getattr(self, name)}')
     for name in ('gamma', 'tau', 'eps_start', 'eps_end', 'eps_share'):
         if not 0<=getattr(self, name)<=1: raise ConfigError(f'{name} must lie between 0 and 1, not {getattr(self, name)}')
@@ -115,6 +117,17 @@ def mlp(sizes:list,          # widths from input to output
         layers = [layer for i,o in zip(sizes, sizes[1:]) for layer in (nn.Linear(i, o), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
+# %% ../../nbs/agents/03_dqn.ipynb #6debbfe5
+def flatten(net:nn.Module       # its parameters become views
+           )->torch.Tensor:     # (parameters,) and a flat `.grad`
+    "Lay all parameters, and all gradients, side by side"
+    params = list(net.parameters())
+    sizes = [p.numel() for p in params]
+    flat = torch.cat([p.detach().flatten() for p in params])
+    flat.grad = torch.zeros_like(flat)
+    for p,w,g in zip(params, flat.split(sizes), flat.grad.split(sizes)): p.data,p.grad = w.view_as(p),g.view_as(p)
+    return flat
+
 # %% ../../nbs/agents/03_dqn.ipynb #e93c59e6
 class Replay:
     "The last steps of all rows, in arrays"
@@ -129,7 +142,9 @@ class Replay:
 @patch
 def put(self:Replay, **values):  # name -> (rows, ...) array
     "Write into the present slot"
-    for k,v in values.items(): self.data[k][self.at] = torch.from_numpy(np.ascontiguousarray(v)).view_as(self.data[k][self.at])
+    for k,v in values.items():
+        slot = self.data[k][self.at]
+        slot.copy_(torch.from_numpy(np.ascontiguousarray(v)).view_as(slot))
 
 @patch
 def advance(self:Replay):
@@ -173,7 +188,8 @@ class DQN(Scored):
         self.width,self.n_actions = width(observation_space),choices(action_space)
         sizes = [self.width, *self.settings.hidden, self.n_actions]
         self.net,self.target = (mlp(sizes, stream_seed(seed, 'dqn', 'weights')).to(device) for _ in range(2))
-        self.opt = torch.optim.Adam(self.net.parameters(), lr=self.settings.lr, fused=True)
+        self.flat = flatten(self.net)
+        self.opt = torch.optim.Adam([self.flat], lr=self.settings.lr, fused=True)
         self.seed(seed)
 
 # %% ../../nbs/agents/03_dqn.ipynb #0b335a6f
@@ -196,7 +212,7 @@ def explore(self:DQN, q:np.ndarray,      # (n, n_actions) values
            )->np.ndarray:                # (n,) int64
     "The best action, or with probability `eps` any allowed one"
     mask,u = mask_of(info),rng.random((2,len(q)))
-    anything = inverse_cdf(np.ones_like(q) if mask is None else mask, u[1])
+    anything = (u[1]*self.n_actions).astype(np.int64) if mask is None else inverse_cdf(mask, u[1])
     return np.where(u[0]<eps, anything, masked_argmax(q, mask))
 
 @patch
@@ -226,18 +242,26 @@ def set_arrays(self:DQN, arrays):
 
 # %% ../../nbs/agents/03_dqn.ipynb #28a3f370
 @patch
-def update(self:DQN, b:dict,   # a batch: obs, action, reward, next_obs, end, and next_mask where actions may be forbidden
+@torch.no_grad()
+def targets(self:DQN, b:dict,   # a batch: reward; with a discount above 0 also next_obs, end, and next_mask where actions may be forbidden
+           )->torch.Tensor:     # (batch,)
+    "What the values are pulled towards"
+    s = self.settings
+    if s.gamma==0: return b['reward']
+    q = self.target(b['next_obs'])
+    value = next_value(q, self.net(b['next_obs']) if s.double else q, b.get('next_mask'))
+    return td_target(value, b['reward'], b['end'], s.gamma)
+
+# %% ../../nbs/agents/03_dqn.ipynb #8f747f1d
+@patch
+def update(self:DQN, b:dict,   # a batch: obs, action, and what `targets` needs
           )->torch.Tensor:     # the loss, a scalar
     "One gradient step"
-    s = self.settings
-    with torch.no_grad():
-        q = self.target(b['next_obs'])
-        value = next_value(q, self.net(b['next_obs']) if s.double else q, b.get('next_mask'))
-        y = td_target(value, b['reward'], b['end'], s.gamma)
+    s,y = self.settings,self.targets(b)
     loss = LOSSES[s.loss](self.net(b['obs']).gather(1, b['action'][:,None])[:,0], y)
-    self.opt.zero_grad()
+    self.flat.grad.zero_()
     loss.backward()
-    nn.utils.clip_grad_norm_(self.net.parameters(), s.clip)
+    if torch.linalg.vector_norm(self.flat.grad)>.99*s.clip: nn.utils.clip_grad_norm_(self.net.parameters(), s.clip)
     self.opt.step()
     return loss.detach()
 
@@ -263,7 +287,9 @@ def bare_updates(agent:DQN,      # is changed by it
 # %% ../../nbs/agents/03_dqn.ipynb #569cfacf
 class History:
     "What happened during training"
-    def __init__(self, rows:int): self.running,self.lists = np.zeros(rows),{k: [] for k in ('returns','return_step','step','loss','epsilon','max_q','eval_step','eval')}
+    def __init__(self, rows:int,                                  # of the environment
+                 curves:tuple=('loss','epsilon','max_q')):        # what is noted at each point
+        self.running,self.lists = np.zeros(rows),{k: [] for k in ('returns','return_step','step',*curves,'eval_step','eval')}
 
     def reward(self, step, reward, done):
         "Add rewards, and close the episodes that are done"
@@ -276,7 +302,7 @@ class History:
         "One more entry of each list"
         for k,v in values.items(): self.lists[k].append(v)
 
-# %% ../../nbs/agents/03_dqn.ipynb #8f747f1d
+# %% ../../nbs/agents/03_dqn.ipynb #8322d8df
 @patch
 def point(self:History, step, losses, eps, q):
     "One more point of the curves; the losses since the last one are used up"
@@ -294,7 +320,7 @@ def due(step:int,    # interactions so far
     "Has a multiple of `every` been passed?"
     return step//every > (step-n)//every
 
-# %% ../../nbs/agents/03_dqn.ipynb #8322d8df
+# %% ../../nbs/agents/03_dqn.ipynb #fc58f748
 @patch
 @torch.no_grad()
 def renew(self:DQN, step:int, n:int):  # interactions so far, and since the last call
@@ -304,29 +330,38 @@ def renew(self:DQN, step:int, n:int):  # interactions so far, and since the last
         for old,new in zip(self.target.parameters(), self.net.parameters()): old.lerp_(new, s.tau)
     elif due(step, n, s.target_every): self.target.load_state_dict(self.net.state_dict())
 
-# %% ../../nbs/agents/03_dqn.ipynb #fc58f748
-@patch
-def begin(self:DQN, env, steps):
-    "First observation, memory and random streams of a training"
+# %% ../../nbs/agents/03_dqn.ipynb #b1ed6120
+def check_fit(agent,    # has `width` and `n_actions`
+              env,      # the environment that it is to learn from
+              steps):   # interactions
+    "Refuse a training that cannot work"
     if steps<1: raise ConfigError(f'steps must be 1 or more, not {steps}')
-    if env.metadata.get('autoreset_mode')!=AutoresetMode.SAME_STEP: raise ConfigError('DQN learns from vector environments in autoreset mode SAME_STEP')
+    if env.metadata.get('autoreset_mode')!=AutoresetMode.SAME_STEP: raise ConfigError(f'{type(agent).__name__} learns from vector environments in autoreset mode SAME_STEP')
     shape = width(env.single_observation_space),choices(env.single_action_space)
-    if shape!=(self.width, self.n_actions): raise ConfigError(f'this agent was made for {self.width} features and {self.n_actions} actions, the environment has {shape[0]} and {shape[1]}')
-    obs,info = env.reset(seed=stream_seed(self.root_seed, 'dqn', 'env', self.steps))
-    slots,f,vector = max(1, min(self.settings.buffer, steps)//env.num_envs),torch.float32,((self.width,), torch.float32)
-    parts = dict(obs=vector, next_obs=vector, action=((), torch.int64), reward=((), f), end=((), torch.bool))
-    if mask_of(info) is not None: parts['next_mask'] = ((self.n_actions,), torch.bool)
-    return obs,info,Replay(slots, env.num_envs, self.device, **parts),[stream(self.root_seed, 'dqn', k, self.steps) for k in ('explore','replay')]
+    if shape!=(agent.width, agent.n_actions): raise ConfigError(f'this agent was made for {agent.width} features and {agent.n_actions} actions, the environment has {shape[0]} and {shape[1]}')
 
 # %% ../../nbs/agents/03_dqn.ipynb #82560e44
 @patch
-def following(self:DQN, obs, info, cut)->dict:
-    "What follows each action, as parts of the memory"
-    old,mask = info.get('final_info') or {},mask_of(info)
-    out = dict(next_obs=true_next(obs, info.get('final_obs'), cut))
-    return out if mask is None else out | dict(next_mask=true_next(mask, mask_of(old), cut))
+def begin(self:DQN, env, steps):
+    "First observation, memory and random streams of a training"
+    check_fit(self, env, steps)
+    obs,info = env.reset(seed=stream_seed(self.root_seed, 'dqn', 'env', self.steps))
+    slots,f,vector = max(1, min(self.settings.buffer, steps)//env.num_envs),torch.float32,((self.width,), torch.float32)
+    parts = dict(obs=vector, action=((), torch.int64), reward=((), f))
+    if self.settings.gamma: parts |= dict(next_obs=vector, end=((), torch.bool))
+    if self.settings.gamma and mask_of(info) is not None: parts['next_mask'] = ((self.n_actions,), torch.bool)
+    return obs,info,Replay(slots, env.num_envs, self.device, **parts),[stream(self.root_seed, 'dqn', k, self.steps) for k in ('explore','replay')]
 
 # %% ../../nbs/agents/03_dqn.ipynb #39a3b848
+@patch
+def following(self:DQN, obs, info, end, cut)->dict:
+    "What follows each action, as parts of the memory"
+    if self.settings.gamma==0: return {}
+    old,mask = info.get('final_info') or {},mask_of(info)
+    out = dict(next_obs=true_next(obs, info.get('final_obs'), cut), end=end)
+    return out if mask is None else out | dict(next_mask=true_next(mask, mask_of(old), cut))
+
+# %% ../../nbs/agents/03_dqn.ipynb #42ffed88
 @patch
 def learn(self:DQN,
           env:VectorEnv,           # in autoreset mode SAME_STEP
@@ -334,8 +369,8 @@ def learn(self:DQN,
           on_eval=None,            # called as `on_eval(step, agent)`; what it returns is kept
           eval_every:int=None,     # interactions between two calls; None: once, at the end
          )->dict:                  # arrays: returns, return_step; step, loss, epsilon, max_q; eval_step and the list eval
-    "Act, remember, and take one gradient step per interaction"
-    s,n,losses,history = self.settings,env.num_envs,[],History(env.num_envs)
+    "Act, remember, and take one gradient step per `train_every` interactions"
+    s,n,losses,history,owed = self.settings,env.num_envs,[],History(env.num_envs),0
     obs,info,replay,(explore,pick) = self.begin(env, steps)
     for step in progress(range(n, steps+n, n), 'dqn'):
         q,eps = self.q(obs),epsilon(step-n, steps, s.eps_start, s.eps_end, s.eps_share)
@@ -343,10 +378,12 @@ def learn(self:DQN,
         replay.put(obs=obs, action=action)
         obs,reward,terminated,truncated,info = env.step(action)
         end,cut = endings(terminated, truncated, s.bootstrap_truncated)
-        replay.put(reward=reward, end=end, **self.following(obs, info, cut))
+        replay.put(reward=reward, **self.following(obs, info, end, cut))
         replay.advance()
         history.reward(step, reward, terminated | truncated)
-        if step>=s.warmup: losses += [self.update(b) for b in replay.draw(pick, n, s.batch)]
+        if step>=s.warmup:
+            updates,owed = divmod(owed+n, s.train_every)
+            losses += [self.update(b) for b in replay.draw(pick, updates, s.batch)]
         self.renew(step, n)
         if due(step, n, max(steps//500, 1)): history.point(step, losses, eps, q)
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))

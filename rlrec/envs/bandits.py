@@ -21,6 +21,7 @@ class Bandit:
     n_actions:int         # actions 0..n_actions-1
     low:float = -np.inf   # smallest number in an observation
     high:float = np.inf   # largest number in an observation
+    test_users:int = None # how many there are to be judged on; None: any number
 
     def draw(self, rng:np.random.Generator,
              n:int,              # how many users
