@@ -240,9 +240,10 @@ def add_curves(rows:Rows, policy:str,
     for kind,name in (('shares', 'action_share'), ('greedy_shares', 'greedy_share')):
         for a,y in enumerate(np.array([e[kind] for e in evals]).T): rows.curve(policy, f'{name}/{a}', steps, y, n, variant)
 
-# %% ../../nbs/analyses/07_policy_entropy.ipynb #e438b34a
-def add_final(rows:Rows, policy:str, evals:list, n:int, last:int=10, variant:str=''):
-    "Record means over the last evaluations, and how many actions are left"
+# %% ../../nbs/analyses/07_policy_entropy.ipynb #19151275
+def add_final(rows:Rows, policy:str, evals:list, n:int, variant:str=''):
+    "Record means over the last twentieth of the evaluations, and how many actions are left"
+    last = max(1, len(evals)//20)
     names = [m for m in (*SCALARS, 'sampled_value') if m in evals[0]]
     for m in names: rows.add(policy, m, float(np.mean([e[m] for e in evals[-last:]])), n, variant=variant)
     rows.add(policy, 'unused_actions', float((evals[-1]['shares']<1e-3).sum()), n, variant=variant)

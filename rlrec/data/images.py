@@ -85,7 +85,7 @@ def load_digits()->Images:
 def _unzipped(path:Path)->bytes:
     try: return gzip.decompress(path.read_bytes()) if path.suffix=='.gz' else path.read_bytes()
     except (EOFError, zlib.error): raise DataError(f"{path}: the compressed file ends too early or is damaged; delete it and fetch it again") from None
-    except gzip.BadGzipFile: raise DataError(f"{path}: not a gzip file; delete it and fetch it again") from None
+    except gzip.BadGzipFile: raise DataError(f"{path}: not a gzip file, or a damaged one; delete it and fetch it again") from None
 
 # %% ../../nbs/data/03_images.ipynb #677d346f
 def read_idx(path:str|Path,   # .gz or unpacked
