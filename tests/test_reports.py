@@ -10,6 +10,7 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'cold_start_grid': COLD | dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
     'cold_start_sensitivity': COLD | dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]),
     'cold_start_shaped': COLD | dict(train_episodes=20, eval_episodes=20),
+    'policy_entropy': dict(dataset='synthetic-music', interactions=640, eval_every=64, eval_states=300),
     'policy_entropy_sample': dict(dataset='digits', interactions=400, eval_every=50, eval_states=100, pg_rates=[1.5], ql_rates=[.15, .5], eps=[0.]),
     'update_rules': dict(dataset='digits', batch=8, states=10, learning_rates=[.01, .001], agents=['a2c', 'dqn']),
 }
@@ -43,13 +44,37 @@ def test_two_seeds_are_two_seeds(name, runs):
     same = rows[3].merge(rows[4], on=['policy','variant','metric','step'])
     assert len(same)==len(rows[3]) and (same.value_x!=same.value_y).any()
 
-def test_summary_joins_the_seeds(runs):
-    "Runs after the reports above (same session folder); repeats what it needs when run alone"
+def finished(name, runs):
+    "Two runs of a report in the session's folder: those of the test above, or made now"
     for seed in (3, 4):
-        out = runs/'cold_start'/'synthetic-movielens'/f'seed-{seed}'
-        if not (out/'rows.parquet').exists(): out.mkdir(parents=True, exist_ok=True); run('cold_start', out, seed=seed, **TINY['cold_start'])
+        out = runs/name/TINY[name]['dataset']/f'seed-{seed}'
+        if not (out/'rows.parquet').exists(): out.mkdir(parents=True, exist_ok=True); run(name, out, seed=seed, **TINY[name])
+
+def test_summary_joins_the_seeds(runs):
+    finished('cold_start', runs)
     out = runs/'cold_start_summary'; out.mkdir()
     run('cold_start_summary', out, folder=str(runs))
     assert {'figure1-learning-synthetic-movielens.png','figure2-comparison-synthetic-movielens.png','figure3-shares-synthetic-movielens.png'} <= {p.name for p in (out/'figures').iterdir()}
     table = (out/'table1-synthetic-movielens.md').read_text()
     assert '(2)' in table and '5.620' in table and 'dqn' in table
+
+def test_entropy_summary_joins_the_seeds(runs):
+    for name in ('policy_entropy', 'policy_entropy_sample'): finished(name, runs)
+    out = runs/'policy_entropy_summary'; out.mkdir()
+    run('policy_entropy_summary', out, folder=str(runs))
+    assert {'curves-synthetic-music.png','histograms-synthetic-music.png','verdict.png'} <= {p.name for p in (out/'figures').iterdir()}
+    finals,verdict = ((out/f'{n}.md').read_text() for n in ('finals-synthetic-music', 'verdict'))
+    assert '(2)' in finals and 'published' not in finals and 'dqn' in finals      # another length than the paper's: its numbers must not stand beside
+    assert all(f'synthetic-music | {a}' in verdict for a in ('a2c', 'ppo'))
+
+def test_entropy_summary_shows_settings_apart_and_joins_batches(runs):
+    "Two batches, one of them with an entropy bonus: joined by a pattern, and never averaged"
+    other = runs.parent/'second'
+    for place,extra in ((runs.parent/'first', {}), (other, dict(entropy_bonus=.1))):
+        out = place/'policy_entropy'/'synthetic-music'/'seed-3'; out.mkdir(parents=True)
+        rows = run('policy_entropy', out, seed=3, agents=['a2c'], **TINY['policy_entropy'], **extra)
+        if extra: rows.assign(variant=[f'entropy_bonus=0.1;{v}' if v else 'entropy_bonus=0.1' for v in rows.variant]).to_parquet(out/'rows.parquet')
+    out = runs.parent/'joined'; out.mkdir()
+    run('policy_entropy_summary', out, folder=str(runs.parent/'[fs][ie]*'))
+    assert {'finals-synthetic-music.md','finals-synthetic-music-entropy_bonus-0.1.md'} <= {p.name for p in out.iterdir()}
+    assert (out/'figures'/'bonus-synthetic-music.png').exists()
