@@ -306,6 +306,70 @@ def test_updates_are_one_per_interaction_after_the_warm_up(monkeypatch):
     LEARNERS['dqn'](env, warmup=200).learn(env, 800)
     assert count==[32]*(800-200+8)
 
+@pytest.mark.parametrize('every,steps', [(32, 1001), (3, 100), (1000, 500)])
+def test_updates_can_be_rarer_than_interactions(every, steps, monkeypatch):
+    "Seven rows divide nothing; the remainder is carried over"
+    count,update = [],DQN.update
+    monkeypatch.setattr(DQN, 'update', lambda self, b: (count.append(1), update(self, b))[1])
+    LEARNERS['dqn'](IdentityTask(num_envs=7), warmup=0, train_every=every).learn(IdentityTask(num_envs=7), steps)
+    assert len(count)==-(-steps//7)*7//every
+
+@pytest.mark.parametrize('kw', [{}, dict(double=True), dict(loss='mse')], ids=str)
+def test_without_a_future_the_discount_makes_no_difference(kw):
+    "Every pull of an arm is the last one, so the network that values what follows is not missed"
+    def weights(gamma): agent = LEARNERS['dqn'](BestArm(forbid=True), gamma=gamma, **kw); agent.learn(BestArm(forbid=True), 480); return agent.arrays()
+    assert same(weights(0.), weights(.98))
+
+# ---- actor and critic
+
+ACTORS = ['a2c', 'ppo']
+
+@pytest.mark.parametrize('name', ACTORS)
+@pytest.mark.parametrize('trunk', ['shared', 'separate'])
+def test_a_bandit_needs_one_pass_and_one_update_per_vector_step(name, trunk, monkeypatch):
+    kind,count = type(POLICIES[name]()),dict(heads=0, update=0, ask=0)
+    for f in count: monkeypatch.setattr(kind, f, lambda self, *a, f=f, old=getattr(kind, f), **kw: (count.update({f: count[f]+1}), old(self, *a, **kw))[1])
+    env = BestArm(num_envs=32)
+    kind(1, 3, hidden=(8,), trunk=trunk).learn(env, 320)
+    assert count==dict(heads=10, update=10, ask=0)
+
+@pytest.mark.parametrize('lam', [1., .9])
+def test_advantages_are_those_of_stable_baselines(lam):
+    "Its buffer, filled with the same rollout; a truncated row has its last value in the reward there"
+    torch,buffers = pytest.importorskip('torch'),pytest.importorskip('stable_baselines3.common.buffers')
+    import gymnasium as gym
+    rng,T,n,gamma = stream(0, 'gae'),12,5,.97
+    reward,value,follow = rng.standard_normal((3,T,n)).astype(np.float32)
+    over = rng.random((T,n))<.2; cut = over & (rng.random((T,n))<.5); last = rng.standard_normal(n).astype(np.float32)
+    buffer = buffers.RolloutBuffer(T, gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2), gae_lambda=lam, gamma=gamma, n_envs=n)
+    for t in range(T):
+        start = over[t-1] if t else np.ones(n, bool)
+        buffer.add(np.zeros((n,1)), np.zeros((n,1)), reward[t]+gamma*follow[t]*cut[t], start, torch.tensor(value[t]), torch.zeros(n))
+    buffer.compute_returns_and_advantage(torch.tensor(last), over[-1])
+    nxt = np.where(cut, follow, np.vstack([value[1:], last]))
+    assert np.allclose(gae(reward, value, nxt, over & ~cut, cut, gamma, lam), buffer.advantages, atol=1e-5)
+
+@pytest.mark.parametrize('name', ACTORS)
+def test_a_cut_without_the_last_state_is_an_error(name):
+    class Silent(IdentityTask):
+        def step(self, actions): *out,info = super().step(actions); return *out,{}
+    with pytest.raises(ConfigError, match='final_obs'): LEARNERS[name](Silent()).learn(Silent(), 800)
+    LEARNERS[name](Silent(), bootstrap_truncated=False).learn(Silent(), 800)
+
+def test_the_last_rollout_may_be_shorter():
+    h = LEARNERS['a2c'](IdentityTask(num_envs=7), n_steps=10).learn(IdentityTask(num_envs=7), 100)
+    assert h['step'].tolist()==[70, 105]
+
+@pytest.mark.parametrize('name', ACTORS)
+def test_a_bonus_keeps_the_policy_undecided(name):
+    def entropy(bonus): return LEARNERS[name](IdentityTask(), entropy_bonus=bonus).learn(IdentityTask(), 2000)['entropy'][-1]
+    assert entropy(0.) < .5 < 1.2 < entropy(2.) <= np.log(4)+1e-6
+
+@pytest.mark.parametrize('settings,message', [(dict(trunk='split'), "unknown trunk 'split'"), (dict(activation='thanh'), "did you mean 'tanh'"), (dict(gae_lambda=2), 'gae_lambda must lie'), (dict(n_steps=0), 'n_steps must be above 0')])
+@pytest.mark.parametrize('kind', [A2C, PPO])
+def test_actors_refuse_settings_without_meaning(kind, settings, message):
+    with pytest.raises(ConfigError, match=message): kind(1, 2, **settings)
+
 def test_the_module_leaves_the_number_of_threads_alone():
     from pathlib import Path
     import rlrec.agents

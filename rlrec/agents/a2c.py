@@ -203,6 +203,12 @@ def set_arrays(self:ActorCritic, arrays):
     try: self.net.load_state_dict({k: torch.from_numpy(v) for k,v in arrays.items()})
     except RuntimeError: raise DataError(f'these weights do not fit {self.settings.trunk} networks of {self.width} features, {self.settings.hidden} and {self.n_actions} actions') from None
 
+# %% ../../nbs/agents/05_a2c.ipynb #1f36dbc4
+class A2C(ActorCritic):
+    "Advantage actor-critic"
+    name = 'a2c'
+    def optimiser(self): return rmsprop(self.flat, self.settings.lr)
+
 # %% ../../nbs/agents/05_a2c.ipynb #b20843d7
 @patch
 def descend(self:ActorCritic, loss:torch.Tensor  # a scalar with a graph
@@ -237,18 +243,6 @@ def update(self:ActorCritic, logits:torch.Tensor, value:torch.Tensor, b:dict  # 
     whole,policy,critic = self.loss(logits, value, b)
     return policy.detach(),critic.detach(),self.descend(whole)
 
-# %% ../../nbs/agents/05_a2c.ipynb #3f3cc0fd
-@patch
-def improve(self:ActorCritic, r, rng:np.random.Generator)->list:  # what `update` returned
-    "All updates that follow a rollout; A2C makes one, along the graph of the rollout"
-    return [self.update(*self.prepare(r))]
-
-# %% ../../nbs/agents/05_a2c.ipynb #1f36dbc4
-class A2C(ActorCritic):
-    "Advantage actor-critic"
-    name = 'a2c'
-    def optimiser(self): return rmsprop(self.flat, self.settings.lr)
-
 # %% ../../nbs/agents/05_a2c.ipynb #65d94929
 class Rollout:
     "Steps of all rows since the last update"
@@ -269,30 +263,37 @@ class Rollout:
         parts = [k[name] for k in self.kept]
         return parts[0] if len(parts)==1 or parts[0] is None else torch.cat(parts)
 
-# %% ../../nbs/agents/05_a2c.ipynb #e57af644
+# %% ../../nbs/agents/05_a2c.ipynb #3f3cc0fd
 @patch
 def following(self:ActorCritic, r:Rollout)->np.ndarray:  # (n_steps, rows)
     "Values of what followed each action; the critic is asked only for what is not known yet"
-    out,need = np.zeros_like(r['value']),r['cut'].copy()
+    out = np.zeros_like(r['value'])
+    if r['ended'].all(): return out
+    out[:-1],need = r['value'][1:],r['cut'].copy()
     need[-1] |= ~r['ended'][-1]
-    out[:-1] = r['value'][1:]
     if need.any(): out[need] = self.values(np.concatenate([k['next_obs'][m] for k,m in zip(r.kept, need) if m.any()]))
     return out
 
-# %% ../../nbs/agents/05_a2c.ipynb #6bf32412
+# %% ../../nbs/agents/05_a2c.ipynb #e57af644
 @patch
 def prepare(self:ActorCritic, r:Rollout)->tuple:  # logits, values, batch
     "A rollout as one batch"
-    s = self.settings
-    advantage = gae(r['reward'], r['value'], self.following(r), r['ended'], r['cut'], s.gamma, s.gae_lambda)
-    move = lambda x: torch.from_numpy(x.ravel()).to(self.device)
-    return r.cat('logits'),r.cat('value'),dict(action=move(r['action'].copy()), advantage=move(advantage), target=move(advantage+r['value']))
+    s,value = self.settings,r['value']
+    advantage = gae(r['reward'], value, self.following(r), r['ended'], r['cut'], s.gamma, s.gae_lambda)
+    parts = dict(action=r['action'], advantage=advantage, target=advantage+value)
+    return r.cat('logits'),r.cat('value'),{k: torch.from_numpy(v.reshape(-1)).to(self.device) for k,v in parts.items()}
+
+# %% ../../nbs/agents/05_a2c.ipynb #6bf32412
+@patch
+def improve(self:ActorCritic, r, rng:np.random.Generator)->list:  # what `update` returned
+    "All updates that follow a rollout; A2C makes one, along the graph of the rollout"
+    return [self.update(*self.prepare(r))]
 
 # %% ../../nbs/agents/05_a2c.ipynb #96725e0e
 def note(history:History, step:int, losses:list,  # those since the last point; they are used up
          p:np.ndarray):                           # (rows, n_actions) the latest probabilities
     "One more point of the curves"
-    mean = np.mean([[float(x) for x in l] for l in losses], 0) if losses else [np.nan]*3
+    mean = np.mean([[float(x) for x in l] for l in losses], 0)
     history.add(step=step, entropy=entr(p).sum(1).mean(), **dict(zip(('policy_loss','value_loss','gradient'), mean)))
     losses.clear()
 
@@ -321,8 +322,8 @@ def learn(self:ActorCritic,
         history.reward(step, reward, terminated | truncated)
         if len(r)==s.n_steps or step>=steps:
             losses += self.improve(r, pick)
+            if due(step, n*len(r), max(steps//100, 1)): note(history, step, losses, p)
             r.clear()
-        if due(step, n, max(steps//100, 1)): note(history, step, losses, p)
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))
     self.steps += step
     return history.arrays()

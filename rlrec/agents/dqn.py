@@ -137,6 +137,7 @@ class Replay:
                  **parts):               # name -> (shape of one row, torch dtype)
         self.slots,self.rows,self.at,self.filled = slots,rows,0,0
         self.data = {k: torch.zeros((slots, rows, *shape), dtype=dtype, device=device) for k,(shape,dtype) in parts.items()}
+        self.flat,self.device = {k: v.flatten(0, 1) for k,v in self.data.items()},device
 
 # %% ../../nbs/agents/03_dqn.ipynb #844d8e8a
 @patch
@@ -158,9 +159,10 @@ def draw(self:Replay, rng:np.random.Generator,
          batch:int,        # rows of each
         )->list:           # of dicts: name -> (batch, ...) tensor
     "Batches drawn evenly, with replacement, from what is remembered"
-    index = torch.from_numpy(rng.integers(self.filled*self.rows, size=n*batch)).to(next(iter(self.data.values())).device)
-    parts = {k: v.flatten(0, 1).index_select(0, index).view(n, batch, *v.shape[2:]) for k,v in self.data.items()}
-    return [dict(zip(parts, views)) for views in zip(*(p.unbind(0) for p in parts.values()))]
+    if n==0: return []
+    index = torch.from_numpy(rng.integers(self.filled*self.rows, size=n*batch)).to(self.device)
+    parts = [v.index_select(0, index).split(batch) for v in self.flat.values()]
+    return [dict(zip(self.flat, p)) for p in zip(*parts)]
 
 # %% ../../nbs/agents/03_dqn.ipynb #f622d2a2
 def width(space)->int:  # of a space, or a number of features
@@ -306,7 +308,8 @@ class History:
 @patch
 def point(self:History, step, losses, eps, q):
     "One more point of the curves; the losses since the last one are used up"
-    self.add(step=step, loss=torch.stack(losses).mean().item() if losses else np.nan, epsilon=eps, max_q=q.max(1).mean())
+    loss = np.nan if not losses else losses[0].item() if len(losses)==1 else torch.stack(losses).mean().item()
+    self.add(step=step, loss=loss, epsilon=eps, max_q=q.max(1).mean())
     losses.clear()
 
 @patch

@@ -15,20 +15,20 @@ from .a2c import A2CSettings,ActorCritic,log_prob
 # %% ../../nbs/agents/06_ppo.ipynb #90b930e3
 @dataclass
 class PPOSettings(A2CSettings):
-    "What can be chosen about a PPO: all of `A2CSettings`, partly with other defaults, and"
-    gae_lambda:float=.95
-    normalise_advantage:bool=True
-    epochs:int=1              # how often a rollout is gone through
-    minibatch:int=32          # interactions in one update; None: the whole rollout
-    ratio_clip:float=.2       # how far the probability of an action may move before the gradient is cut
+    "What can be chosen about a PPO"
+    gae_lambda:float=.95              # weight of later steps in the advantage
+    normalise_advantage:bool=True     # shift and scale the advantages of a batch to mean 0 and deviation 1
+    epochs:int=1                      # how often a rollout is gone through
+    minibatch:int=32                  # interactions in one update; None: the whole rollout
+    ratio_clip:float=.2               # how far a ratio may move from 1 before it is no longer pushed
 
 # %% ../../nbs/agents/06_ppo.ipynb #e9dccf0a
 @patch
 def check(self:PPOSettings):
     "Refuse values without meaning"
     for name in ('epochs', 'minibatch', 'ratio_clip'):
-        if getattr(self, name) is None and name=='minibatch': continue
-        if not getattr(self, name)>0: raise ConfigError(f'{name} must be above 0, not {getattr(self, name)}')
+        value = getattr(self, name)
+        if value is not None and not value>0: raise ConfigError(f'{name} must be above 0, not {value}')
     return super(PPOSettings, self).check()
 
 # %% ../../nbs/agents/06_ppo.ipynb #f924429a
@@ -50,19 +50,20 @@ class PPO(ActorCritic):
 
 # %% ../../nbs/agents/06_ppo.ipynb #2a100c4b
 @patch
-def improve(self:PPO, r, rng:np.random.Generator)->list:  # what `update` returned
-    "`epochs` passes over the rollout; a first one in one piece runs along the graph of the rollout"
-    s,(logits,value,b) = self.settings,self.prepare(r)
-    n = len(value); size = min(s.minibatch or n, n); whole = size==n
-    if s.epochs==1 and whole: return [self.update(logits, value, b)]
-    b['old_logp'] = log_prob(logits, b['action']).detach()
-    out = [self.update(logits, value, b)] if whole else []
-    for _ in range(s.epochs-whole):
-        for i in np.split(rng.permutation(n), range(size, n, size)): out.append(self.update(*self.part(r, i), {k: v[i] for k,v in b.items()}))
-    return out
-
-@patch
 def part(self:PPO, r, i:np.ndarray)->tuple:  # logits, values
     "A new pass for some of the rollout's interactions"
     mask = r.cat('mask')
     return self.heads(r.cat('x')[i], None if mask is None else mask[i])
+
+# %% ../../nbs/agents/06_ppo.ipynb #5f46eda5
+@patch
+def improve(self:PPO, r, rng:np.random.Generator)->list:  # what `update` returned
+    "`epochs` passes over the rollout; a first one in one piece runs along the graph of the rollout"
+    s,(logits,value,b) = self.settings,self.prepare(r)
+    n,size = len(value),min(s.minibatch or len(value), len(value))
+    out = [self.update(logits, value, b)] if size==n else []
+    if s.epochs==len(out): return out
+    b['old_logp'] = log_prob(logits, b['action']).detach()
+    for _ in range(s.epochs-len(out)):
+        for i in np.split(rng.permutation(n), range(size, n, size)): out.append(self.update(*self.part(r, i), {k: v[i] for k,v in b.items()}))
+    return out

@@ -21,7 +21,8 @@ class Bandit:
     n_actions:int         # actions 0..n_actions-1
     low:float = -np.inf   # smallest number in an observation
     high:float = np.inf   # largest number in an observation
-    test_users:int = None # how many there are to be judged on; None: any number
+    train_users:int = None # how many there are to learn from; None: any number
+    test_users:int = None  # how many there are to be judged on; None: any number
 
     def draw(self, rng:np.random.Generator,
              n:int,              # how many users
@@ -80,7 +81,9 @@ def arrive(self:BanditEnv):
 @patch
 def step(self:BanditEnv, actions:np.ndarray):  # (num_envs,)
     "Pay the present users and let the next ones come"
-    reward = self.bandit.pay(self.contexts, np.asarray(actions), self.np_random)
+    actions = np.asarray(actions)
+    if (actions<0).any(): raise ConfigError(f'row {(actions<0).argmax()}: action {actions.min()} does not exist; actions are 0 to {self.bandit.n_actions-1}')
+    reward = self.bandit.pay(self.contexts, actions, self.np_random)
     if not self.autoreset: return self.obs.copy(),reward,self._done.copy(),~self._done,self.told()
     info = {'final_obs': self.obs, '_final_obs': self._done.copy()}
     self.arrive()

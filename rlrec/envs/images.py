@@ -33,7 +33,7 @@ class ImageBandit(Bandit):
         self.name,self.width,self.n_actions = images.name,images.train_x.shape[1],images.n_classes
         self.table = reward_table(self.n_actions, reward)
         self.pixels,self.labels = np.concatenate([images.train_x, images.test_x]),np.concatenate([images.train_y, images.test_y])
-        self.top,self.test_users = np.float32(images.top),len(images.test_x)
+        self.top,self.train_users,self.test_users = np.float32(images.top),len(images.train_x),len(images.test_x)
 
     def draw(self, rng, n, part='train'):
         train,test = len(self.images.train_x),len(self.images.test_x)
