@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BENCHES', 'PROBLEMS', 'PEERS', 'Line', 'timed', 'bench', 'run', 'show', 'fresh', 'write_twin', 'movielens',
            'small_world', 'training', 'bare_lookup', 'stepping', 'hit_everybody', 'changed_steps', 'changing',
-           'cold_start', 'contestants', 'peer', 'bandit', 'main']
+           'cold_start', 'contestants', 'shared_trunk', 'peer', 'bandit', 'main']
 
 # %% ../nbs/bench.ipynb #7de639c7
 import os,subprocess,sys,tempfile,time
@@ -196,11 +196,22 @@ PROBLEMS = dict(music=((256,256), 10), behaviour=((512,512), 7))   # hidden laye
 def contestants(hidden:tuple)->dict:  # name -> class, settings, module of the bare updates, their goal and optimiser
     "The study's three agents, at learning rate .001"
     from rlrec.agents import a2c,dqn,ppo
-    pg,ql = dict(hidden=hidden, lr=1e-3, trunk='separate'),dict(hidden=hidden, lr=1e-3, gamma=0., batch=32, train_every=32, warmup=0, buffer=10_000)
+    pg,ql = dict(hidden=hidden, lr=1e-3),dict(hidden=hidden, lr=1e-3, gamma=0., batch=32, train_every=32, warmup=0, buffer=10_000)
     return dict(A2C=(a2c.A2C, pg, a2c, 1.25, 'RMSprop by fused Adam'), PPO=(ppo.PPO, pg, a2c, 1.25, 'fused Adam'), DQN=(dqn.DQN, ql, dqn, 1.6, 'fused Adam'))
 
 # %% ../nbs/bench.ipynb #3aa0e4bc
 PEERS = dict(A2C=dict(n_steps=32), PPO=dict(n_steps=32, batch_size=32, n_epochs=1), DQN=dict(train_freq=32, gradient_steps=1, batch_size=32, learning_starts=0, buffer_size=10_000))
+
+def shared_trunk(hidden:tuple)->dict:  # for `policy_kwargs`
+    "Hidden layers that actor and critic share, which Stable-Baselines3 calls a features extractor"
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from torch import nn
+    class Trunk(BaseFeaturesExtractor):
+        def __init__(self, space):
+            super().__init__(space, hidden[-1])
+            self.net = nn.Sequential(*[m for i,o in zip((space.shape[0], *hidden), hidden) for m in (nn.Linear(i, o), nn.Tanh())])
+        def forward(self, x): return self.net(x)
+    return dict(features_extractor_class=Trunk, net_arch=[])
 
 def peer(name:str,        # of the agent
          env:str,         # of the problem, as Gymnasium knows it
@@ -209,11 +220,12 @@ def peer(name:str,        # of the agent
     import gymnasium as gym, rlrec.envs
     try: import stable_baselines3 as sb3
     except ImportError: raise ConfigError('this bench compares with Stable-Baselines3, which is not installed: pip install "rlrec[bench]"') from None
-    return getattr(sb3, name)('MlpPolicy', gym.make(env, disable_env_checker=True), learning_rate=1e-3, seed=0, device='cpu', policy_kwargs=dict(net_arch=list(hidden)), **PEERS[name])
+    net = dict(net_arch=list(hidden)) if name=='DQN' else shared_trunk(hidden)
+    return getattr(sb3, name)('MlpPolicy', gym.make(env, disable_env_checker=True), learning_rate=1e-3, seed=0, device='cpu', policy_kwargs=net, **PEERS[name])
 
 # %% ../nbs/bench.ipynb #0ccd70b9
 @bench('bandit')
-def bandit(steps:int=20_000, peer_steps:int=3_200, rounds:int=5):
+def bandit(steps:int=48_000, peer_steps:int=3_200, rounds:int=3):
     "Training on bandits, against bare updates and against Stable-Baselines3"
     import gymnasium as gym, rlrec.envs
     quiet = patch.dict(os.environ, RLREC_QUIET='1')                                                # a progress bar takes time

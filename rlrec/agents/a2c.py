@@ -153,7 +153,7 @@ class ActorCritic(Policy):
 # %% ../../nbs/agents/05_a2c.ipynb #547f2405
 def tensor(x:np.ndarray, device:str)->torch.Tensor:  # (n, features) float32, a copy
     "Observations for a network"
-    return torch.tensor(x, dtype=torch.float32, device=device).flatten(1)
+    return torch.from_numpy(np.array(x, np.float32)).flatten(1).to(device)
 
 def allowed(info:dict, device:str)->torch.Tensor|None:  # (n, n_actions) bool, a copy; None where everything is allowed
     "The allowed actions, for a network"
@@ -246,42 +246,39 @@ def update(self:ActorCritic, logits:torch.Tensor, value:torch.Tensor, b:dict  # 
 # %% ../../nbs/agents/05_a2c.ipynb #65d94929
 class Rollout:
     "Steps of all rows since the last update"
-    def __init__(self, n_steps:int, rows:int):
-        self.data = {k: np.zeros((n_steps, rows), t) for k,t in dict(action=np.int64, reward=np.float32, value=np.float32, ended=bool, cut=bool).items()}
-        self.clear()
-    def clear(self): self.kept = []
-    def __len__(self): return len(self.kept)
-    def __getitem__(self, name)->np.ndarray: return self.data[name][:len(self)]  # (n_steps, rows)
+    def __init__(self): self.steps = []
+    def __len__(self): return len(self.steps)
+    def add(self, **values): self.steps.append(values)
+    def clear(self): self.steps.clear()
 
-    def add(self, kept:dict, **values):   # what is kept as it is, e.g. tensors with their graph; arrays by name
-        "One more step"
-        for k,v in values.items(): self.data[k][len(self)] = v
-        self.kept.append(kept)
+    def __getitem__(self, name:str)->np.ndarray:  # (n_steps, rows)
+        "An array of all steps"
+        parts = [s[name] for s in self.steps]
+        return np.stack(parts) if len(parts)>1 else parts[0][None]
 
-    def cat(self, name)->torch.Tensor:    # (n_steps*rows, ...); None where there is nothing
-        "All steps of something that is kept, one below the other"
-        parts = [k[name] for k in self.kept]
+    def cat(self, name:str)->torch.Tensor:        # (n_steps*rows, ...); None where there is nothing
+        "A tensor of all steps"
+        parts = [s[name] for s in self.steps]
         return parts[0] if len(parts)==1 or parts[0] is None else torch.cat(parts)
 
 # %% ../../nbs/agents/05_a2c.ipynb #3f3cc0fd
 @patch
 def following(self:ActorCritic, r:Rollout)->np.ndarray:  # (n_steps, rows)
     "Values of what followed each action; the critic is asked only for what is not known yet"
-    out = np.zeros_like(r['value'])
-    if r['ended'].all(): return out
-    out[:-1],need = r['value'][1:],r['cut'].copy()
+    out,need = np.zeros_like(r['value']),r['cut'].copy()
+    out[:-1] = r['value'][1:]
     need[-1] |= ~r['ended'][-1]
-    if need.any(): out[need] = self.values(np.concatenate([k['next_obs'][m] for k,m in zip(r.kept, need) if m.any()]))
+    if need.any(): out[need] = self.values(np.concatenate([k['next_obs'][m] for k,m in zip(r.steps, need) if m.any()]))
     return out
 
 # %% ../../nbs/agents/05_a2c.ipynb #e57af644
 @patch
 def prepare(self:ActorCritic, r:Rollout)->tuple:  # logits, values, batch
     "A rollout as one batch"
-    s,value = self.settings,r['value']
-    advantage = gae(r['reward'], value, self.following(r), r['ended'], r['cut'], s.gamma, s.gae_lambda)
+    s,reward,value,ended = self.settings,r['reward'],r['value'],r['ended']
+    advantage = reward-value if ended.all() else gae(reward, value, self.following(r), ended, r['cut'], s.gamma, s.gae_lambda)
     parts = dict(action=r['action'], advantage=advantage, target=advantage+value)
-    return r.cat('logits'),r.cat('value'),{k: torch.from_numpy(v.reshape(-1)).to(self.device) for k,v in parts.items()}
+    return r.cat('logits'),r.cat('values'),{k: torch.from_numpy(v.reshape(-1)).to(self.device) for k,v in parts.items()}
 
 # %% ../../nbs/agents/05_a2c.ipynb #6bf32412
 @patch
@@ -307,7 +304,7 @@ def learn(self:ActorCritic,
          )->dict:                  # arrays: returns, return_step; step, policy_loss, value_loss, gradient, entropy; eval_step and the list eval
     "Act for a few steps, learn from them, forget them"
     check_fit(self, env, steps)
-    s,n,r,losses,history = self.settings,env.num_envs,Rollout(self.settings.n_steps, env.num_envs),[],History(env.num_envs, ('policy_loss','value_loss','gradient','entropy'))
+    s,n,r,losses,history = self.settings,env.num_envs,Rollout(),[],History(env.num_envs, ('policy_loss','value_loss','gradient','entropy'))
     obs,info = env.reset(seed=stream_seed(self.root_seed, self.name, 'env', self.steps))
     act,pick = (stream(self.root_seed, self.name, k, self.steps) for k in ('act','minibatches'))
     for step in progress(range(n, steps+n, n), self.name):
@@ -317,8 +314,8 @@ def learn(self:ActorCritic,
         action = sample(p, act)
         obs,reward,terminated,truncated,info = env.step(action)
         ended,cut = endings(terminated, truncated, s.bootstrap_truncated)
-        r.add(dict(x=x, mask=mask, logits=logits, value=value, next_obs=true_next(obs, info.get('final_obs'), cut)),
-              action=action, reward=reward, value=value.detach().cpu().numpy(), ended=ended, cut=cut)
+        r.add(x=x, mask=mask, logits=logits, values=value, value=value.detach().cpu().numpy(), action=action, reward=np.array(reward, np.float32),
+              ended=ended, cut=cut, next_obs=true_next(obs, info.get('final_obs'), cut))
         history.reward(step, reward, terminated | truncated)
         if len(r)==s.n_steps or step>=steps:
             losses += self.improve(r, pick)

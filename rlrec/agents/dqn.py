@@ -133,11 +133,11 @@ class Replay:
     "The last steps of all rows, in arrays"
     def __init__(self, slots:int,        # vector steps that fit
                  rows:int,               # rows of the environment
-                 device:str='cpu',
-                 **parts):               # name -> (shape of one row, torch dtype)
-        self.slots,self.rows,self.at,self.filled = slots,rows,0,0
-        self.data = {k: torch.zeros((slots, rows, *shape), dtype=dtype, device=device) for k,(shape,dtype) in parts.items()}
-        self.flat,self.device = {k: v.flatten(0, 1) for k,v in self.data.items()},device
+                 device:str='cpu',       # where batches are wanted
+                 **parts):               # name -> (shape of one row, dtype)
+        self.slots,self.rows,self.device,self.at,self.filled = slots,rows,device,0,0
+        self.data = {k: np.zeros((slots, rows, *shape), dtype) for k,(shape,dtype) in parts.items()}
+        self.flat = {k: v.reshape(-1, *v.shape[2:]) for k,v in self.data.items()}      # the same memory, one row a step
 
 # %% ../../nbs/agents/03_dqn.ipynb #844d8e8a
 @patch
@@ -145,7 +145,7 @@ def put(self:Replay, **values):  # name -> (rows, ...) array
     "Write into the present slot"
     for k,v in values.items():
         slot = self.data[k][self.at]
-        slot.copy_(torch.from_numpy(np.ascontiguousarray(v)).view_as(slot))
+        slot[:] = v.reshape(slot.shape)
 
 @patch
 def advance(self:Replay):
@@ -160,8 +160,8 @@ def draw(self:Replay, rng:np.random.Generator,
         )->list:           # of dicts: name -> (batch, ...) tensor
     "Batches drawn evenly, with replacement, from what is remembered"
     if n==0: return []
-    index = torch.from_numpy(rng.integers(self.filled*self.rows, size=n*batch)).to(self.device)
-    parts = [v.index_select(0, index).split(batch) for v in self.flat.values()]
+    index = rng.integers(self.filled*self.rows, size=n*batch)
+    parts = [torch.from_numpy(v.take(index, 0)).to(self.device).split(batch) for v in self.flat.values()]
     return [dict(zip(self.flat, p)) for p in zip(*parts)]
 
 # %% ../../nbs/agents/03_dqn.ipynb #f622d2a2
@@ -184,7 +184,7 @@ class DQN(Scored):
     def __init__(self, observation_space,      # of a single row: a Box, or a number of features
                  action_space,                 # of a single row: Discrete, or a number of actions
                  seed:int=0,                   # of weights, exploration, replay and the training environment
-                 device:str='cpu',             # where the networks and the memory are
+                 device:str='cpu',             # where the networks are
                  **settings):                  # see `DQNSettings`
         self.settings,self.root_seed,self.device,self.steps = settings_from(DQNSettings, settings),seed,device,0
         self.width,self.n_actions = width(observation_space),choices(action_space)
@@ -200,7 +200,7 @@ class DQN(Scored):
 def q(self:DQN, obs:np.ndarray,  # (n, ...)
      )->np.ndarray:              # (n, n_actions) float32
     "What each action is thought to be worth"
-    x = torch.from_numpy(np.ascontiguousarray(obs, np.float32)).view(len(obs), -1)
+    x = torch.from_numpy(np.ascontiguousarray(obs, np.float32)).flatten(1)
     return self.net(x.to(self.device)).cpu().numpy()
 
 @patch
@@ -297,7 +297,8 @@ class History:
         "Add rewards, and close the episodes that are done"
         self.running += reward
         if done.any():
-            self.lists['returns'] += self.running[done].tolist(); self.lists['return_step'] += [step]*int(done.sum())
+            over = self.running[done]
+            self.add(returns=over, return_step=np.full(len(over), step))
             self.running[done] = 0
 
     def add(self, **values):
@@ -313,7 +314,10 @@ def point(self:History, step, losses, eps, q):
     losses.clear()
 
 @patch
-def arrays(self:History)->dict: return {k: v if k=='eval' else np.array(v, np.int64 if k.endswith('step') else np.float64) for k,v in self.lists.items()}
+def arrays(self:History)->dict:
+    "Everything as arrays, the evaluations as they are"
+    flat = {k: np.concatenate([[], *v]) if k.startswith('return') else v for k,v in self.lists.items()}
+    return {k: v if k=='eval' else np.array(v, np.int64 if k.endswith('step') else np.float64) for k,v in flat.items()}
 
 # %% ../../nbs/agents/03_dqn.ipynb #3c2bc508
 def due(step:int,    # interactions so far
@@ -349,10 +353,10 @@ def begin(self:DQN, env, steps):
     "First observation, memory and random streams of a training"
     check_fit(self, env, steps)
     obs,info = env.reset(seed=stream_seed(self.root_seed, 'dqn', 'env', self.steps))
-    slots,f,vector = max(1, min(self.settings.buffer, steps)//env.num_envs),torch.float32,((self.width,), torch.float32)
-    parts = dict(obs=vector, action=((), torch.int64), reward=((), f))
-    if self.settings.gamma: parts |= dict(next_obs=vector, end=((), torch.bool))
-    if self.settings.gamma and mask_of(info) is not None: parts['next_mask'] = ((self.n_actions,), torch.bool)
+    slots,f,vector = max(1, min(self.settings.buffer, steps)//env.num_envs),np.float32,((self.width,), np.float32)
+    parts = dict(obs=vector, action=((), np.int64), reward=((), f))
+    if self.settings.gamma: parts |= dict(next_obs=vector, end=((), bool))
+    if self.settings.gamma and mask_of(info) is not None: parts['next_mask'] = ((self.n_actions,), bool)
     return obs,info,Replay(slots, env.num_envs, self.device, **parts),[stream(self.root_seed, 'dqn', k, self.steps) for k in ('explore','replay')]
 
 # %% ../../nbs/agents/03_dqn.ipynb #39a3b848

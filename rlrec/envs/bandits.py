@@ -39,12 +39,14 @@ class Bandit:
         "Mean reward of every action"
         raise NotImplementedError(f'{type(self).__name__} must define `rewards`')
 
-    def pay(self, contexts:np.ndarray,
-            actions:np.ndarray,          # (n,) what was done
-            rng:np.random.Generator,     # for rewards that are random
-           )->np.ndarray:                # (n,) float32
-        "The reward that is handed out"
-        return self.rewards(contexts)[np.arange(len(contexts)),actions]
+# %% ../../nbs/envs/04_bandits.ipynb #a5a70d4c
+@patch
+def pay(self:Bandit, contexts:np.ndarray,
+        actions:np.ndarray,          # (n,) what was done
+        rng:np.random.Generator,     # for rewards that are random
+       )->np.ndarray:                # (n,) float32
+    "The reward that is handed out"
+    return self.rewards(contexts)[np.arange(len(contexts)),actions]
 
 # %% ../../nbs/envs/04_bandits.ipynb #dca2af62
 class BanditEnv(gym.vector.VectorEnv):
@@ -71,7 +73,7 @@ class BanditEnv(gym.vector.VectorEnv):
         self.arrive()
         return self.obs,self.told()
 
-# %% ../../nbs/envs/04_bandits.ipynb #a5a70d4c
+# %% ../../nbs/envs/04_bandits.ipynb #ce03040f
 @patch
 def arrive(self:BanditEnv):
     "Draw the next users"
