@@ -296,6 +296,17 @@ def note(history:History, step:int, losses:list,  # those since the last point; 
 
 # %% ../../nbs/agents/05_a2c.ipynb #018584cd
 @patch
+def choose(self:ActorCritic, obs, info,
+           rng:np.random.Generator,     # gives one number per row
+          )->dict:                      # for the rollout; also the probabilities `p`
+    "One pass through the networks, and an action for each row"
+    x,mask = tensor(obs, self.device),allowed(info, self.device)
+    logits,values = self.heads(x, mask)
+    p = logits.detach().softmax(1).cpu().numpy()
+    return dict(x=x, mask=mask, logits=logits, values=values, value=values.detach().cpu().numpy(), p=p, action=sample(p, rng))
+
+# %% ../../nbs/agents/05_a2c.ipynb #62d1c5ca
+@patch
 def learn(self:ActorCritic,
           env:VectorEnv,           # in autoreset mode SAME_STEP
           steps:int,               # interactions, over all rows
@@ -308,18 +319,14 @@ def learn(self:ActorCritic,
     obs,info = env.reset(seed=stream_seed(self.root_seed, self.name, 'env', self.steps))
     act,pick = (stream(self.root_seed, self.name, k, self.steps) for k in ('act','minibatches'))
     for step in progress(range(n, steps+n, n), self.name):
-        x,mask = tensor(obs, self.device),allowed(info, self.device)
-        logits,value = self.heads(x, mask)
-        p = logits.detach().softmax(1).cpu().numpy()
-        action = sample(p, act)
-        obs,reward,terminated,truncated,info = env.step(action)
+        now = self.choose(obs, info, act)
+        obs,reward,terminated,truncated,info = env.step(now['action'])
         ended,cut = endings(terminated, truncated, s.bootstrap_truncated)
-        r.add(x=x, mask=mask, logits=logits, values=value, value=value.detach().cpu().numpy(), action=action, reward=np.array(reward, np.float32),
-              ended=ended, cut=cut, next_obs=true_next(obs, info.get('final_obs'), cut))
+        r.add(**now, reward=np.array(reward, np.float32), ended=ended, cut=cut, next_obs=true_next(obs, info.get('final_obs'), cut))
         history.reward(step, reward, terminated | truncated)
         if len(r)==s.n_steps or step>=steps:
             losses += self.improve(r, pick)
-            if due(step, n*len(r), max(steps//100, 1)): note(history, step, losses, p)
+            if due(step, n*len(r), max(steps//100, 1)): note(history, step, losses, now['p'])
             r.clear()
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))
     self.steps += step

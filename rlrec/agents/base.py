@@ -45,9 +45,10 @@ def inverse_cdf(probs:np.ndarray,  # (n, n_actions) weights, 0 or more; need not
                 u:np.ndarray,      # (n,) uniform in [0, 1)
                )->np.ndarray:      # (n,) int64
     "The action at which the running sum of each row passes `u`"
-    total = np.cumsum(probs, 1, dtype=np.float64)
-    if not (total[:,-1]>0).all(): raise ConfigError(f'row {(~(total[:,-1]>0)).argmax()}: no action has a positive probability')
-    return (total > np.minimum(u*total[:,-1], np.nextafter(total[:,-1], 0))[:,None]).argmax(1)
+    total = probs.cumsum(1, dtype=np.float64)
+    last = total[:,-1]
+    if not last.min()>0: raise ConfigError(f'row {(~(last>0)).argmax()}: no action has a positive probability')
+    return (total > (u*last)[:,None]).argmax(1)
 
 def sample(probs:np.ndarray,            # (n, n_actions)
            rng:np.random.Generator,     # gives one uniform per row

@@ -385,12 +385,10 @@ def learn(self:DQN,
         replay.put(obs=obs, action=action)
         obs,reward,terminated,truncated,info = env.step(action)
         end,cut = endings(terminated, truncated, s.bootstrap_truncated)
-        replay.put(reward=reward, **self.following(obs, info, end, cut))
-        replay.advance()
+        replay.put(reward=reward, **self.following(obs, info, end, cut)); replay.advance()
         history.reward(step, reward, terminated | truncated)
-        if step>=s.warmup:
-            updates,owed = divmod(owed+n, s.train_every)
-            losses += [self.update(b) for b in replay.draw(pick, updates, s.batch)]
+        updates,owed = divmod(owed+n, s.train_every) if step>=s.warmup else (0,0)
+        losses += [self.update(b) for b in replay.draw(pick, updates, s.batch)]
         self.renew(step, n)
         if due(step, n, max(steps//500, 1)): history.point(step, losses, eps, q)
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))
