@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode,VectorEnv
 from torch import nn
 from torch.nn import functional as F
 from ..core import ConfigError,DataError,progress,stream,stream_seed,unknown
-from .base import Scored,inverse_cdf,mask_of,masked_argmax
+from .base import Scored,explore,mask_of,masked_argmax
 
 # %% ../../nbs/agents/03_dqn.ipynb #c3bfc726
 LOSSES = dict(huber=F.huber_loss, mse=F.mse_loss)  # name -> function of (values, targets), a mean over the batch
@@ -208,19 +208,9 @@ def scores(self:DQN, obs, info): return self.q(obs)
 
 # %% ../../nbs/agents/03_dqn.ipynb #b9713cd3
 @patch
-def explore(self:DQN, q:np.ndarray,      # (n, n_actions) values
-            info:dict, eps:float,        # share of random actions
-            rng:np.random.Generator,     # gives two numbers per row, whatever happens
-           )->np.ndarray:                # (n,) int64
-    "The best action, or with probability `eps` any allowed one"
-    mask,u = mask_of(info),rng.random((2,len(q)))
-    anything = (u[1]*self.n_actions).astype(np.int64) if mask is None else inverse_cdf(mask, u[1])
-    return np.where(u[0]<eps, anything, masked_argmax(q, mask))
-
-@patch
 def act(self:DQN, obs, info, greedy=True):
     q = self.q(obs)
-    return masked_argmax(q, mask_of(info)) if greedy else self.explore(q, info, self.settings.eps_end, self.rng)
+    return masked_argmax(q, mask_of(info)) if greedy else explore(q, mask_of(info), self.settings.eps_end, self.rng)
 
 # %% ../../nbs/agents/03_dqn.ipynb #1d1cbf01
 @patch
@@ -378,10 +368,10 @@ def learn(self:DQN,
          )->dict:                  # arrays: returns, return_step; step, loss, epsilon, max_q; eval_step and the list eval
     "Act, remember, and take one gradient step per `train_every` interactions"
     s,n,losses,history,owed = self.settings,env.num_envs,[],History(env.num_envs),0
-    obs,info,replay,(explore,pick) = self.begin(env, steps)
+    obs,info,replay,(look,pick) = self.begin(env, steps)
     for step in progress(range(n, steps+n, n), 'dqn'):
         q,eps = self.q(obs),epsilon(step-n, steps, s.eps_start, s.eps_end, s.eps_share)
-        action = self.explore(q, info, eps, explore)
+        action = explore(q, mask_of(info), eps, look)
         replay.put(obs=obs, action=action)
         obs,reward,terminated,truncated,info = env.step(action)
         end,cut = endings(terminated, truncated, s.bootstrap_truncated)

@@ -9,10 +9,10 @@ __all__ = ['pg_step', 'ql_step', 'pg_drift', 'ql_drift', 'LinearPGSettings', 'Li
 from dataclasses import asdict,dataclass
 import numpy as np
 from fastcore.basics import patch
-from gymnasium.vector import AutoresetMode,VectorEnv
+from gymnasium.vector import VectorEnv
 from ..core import ConfigError,DataError,progress,stream,stream_seed
-from .base import Policy,inverse_cdf,mask_of,masked_argmax,one_hot,sample,softmax
-from .dqn import History,choices,due,settings_from,width
+from .base import Policy,explore,mask_of,masked_argmax,one_hot,sample,softmax
+from .dqn import History,check_fit,choices,due,settings_from,width
 
 # %% ../../nbs/agents/04_linear.ipynb #0ec8f2c8
 def pg_step(W:np.ndarray,              # (n_actions, width) weights
@@ -121,12 +121,7 @@ class LinearQL(Linear):
         "What each action is thought to pay"
         return self.logits(obs)
     def probs(self, obs, info): return one_hot(masked_argmax(self.q(obs), mask_of(info)), self.n_actions)
-    def choose(self, z, mask, rng):
-        best = masked_argmax(z, mask)
-        if not self.settings.eps: return best
-        u = rng.random((2,len(z)))
-        if (u[0]>=self.settings.eps).all(): return best
-        return np.where(u[0]<self.settings.eps, inverse_cdf(np.ones_like(z) if mask is None else mask, u[1]), best)
+    def choose(self, z, mask, rng): return explore(z, mask, self.settings.eps, rng) if self.settings.eps else masked_argmax(z, mask)
     def update(self, s, a, r, mask): self.W = ql_step(self.W, s, a, r, self.settings.lr)
 
 # %% ../../nbs/agents/04_linear.ipynb #d0b180fa
@@ -137,16 +132,6 @@ def act(self:Linear, obs, info, greedy=True):
 
 # %% ../../nbs/agents/04_linear.ipynb #9d970a9b
 @patch
-def begin(self:Linear, env, steps):
-    "First observation and random stream of a training"
-    if steps<1: raise ConfigError(f'steps must be 1 or more, not {steps}')
-    if env.metadata.get('autoreset_mode')!=AutoresetMode.SAME_STEP: raise ConfigError(f'{self.name} learns from vector environments in autoreset mode SAME_STEP')
-    shape = width(env.single_observation_space),choices(env.single_action_space)
-    if shape!=(self.width, self.n_actions): raise ConfigError(f'this agent was made for {self.width} features and {self.n_actions} actions, the environment has {shape[0]} and {shape[1]}')
-    return *env.reset(seed=stream_seed(self.root_seed, self.name, 'env', self.steps)),stream(self.root_seed, self.name, 'explore', self.steps)
-
-# %% ../../nbs/agents/04_linear.ipynb #111df562
-@patch
 def learn(self:Linear,
           env:VectorEnv,           # in autoreset mode SAME_STEP
           steps:int,               # interactions, over all rows
@@ -154,8 +139,9 @@ def learn(self:Linear,
           eval_every:int=None,     # interactions between two calls; None: once, at the end
          )->dict:                  # arrays: returns, return_step; eval_step and the list eval
     "Act, and take one gradient step on the rewards of all rows"
-    n,history = env.num_envs,History(env.num_envs)
-    obs,info,rng = self.begin(env, steps)
+    check_fit(self, env, steps)
+    n,history,rng = env.num_envs,History(env.num_envs),stream(self.root_seed, self.name, 'explore', self.steps)
+    obs,info = env.reset(seed=stream_seed(self.root_seed, self.name, 'env', self.steps))
     for step in progress(range(n, steps+n, n), self.name):
         s,mask = np.array(obs, np.float64).reshape(n, -1),mask_of(info)   # a copy: the environment may reuse its array
         action = self.choose(s@self.W.T, mask, rng)

@@ -227,8 +227,8 @@ def first_reach(value:np.ndarray,     # (t,) of one training, in order of the st
     reached = value[:,None] >= np.asarray(levels)
     return np.where(reached.any(0), np.asarray(other, float)[reached.argmax(0)], np.nan)
 
-# %% ../../nbs/analyses/07_policy_entropy.ipynb #2b322a58
-SCALARS = ['value', 'entropy', 'batch_entropy', 'greedy_value', 'greedy_entropy']
+# %% ../../nbs/analyses/07_policy_entropy.ipynb #5002b690
+SCALARS = ['value', 'entropy', 'batch_entropy', 'greedy_value', 'greedy_entropy', 'sampled_value']   # the last where it was asked for
 
 def add_curves(rows:Rows, policy:str,
                steps:np.ndarray,   # (t,) interactions
@@ -237,8 +237,8 @@ def add_curves(rows:Rows, policy:str,
                variant:str='',     # from `variant(...)`
               ):
     "Record the curves of a training"
-    for m in SCALARS: rows.curve(policy, m, steps, np.array([e[m] for e in evals]), n, variant)
-    if 'sampled_value' in evals[0]: rows.curve(policy, 'sampled_value', steps, np.array([e['sampled_value'] for e in evals]), n, variant)
+    for m in SCALARS:
+        if m in evals[0]: rows.curve(policy, m, steps, np.array([e[m] for e in evals]), n, variant)
     for kind,name in (('shares', 'action_share'), ('greedy_shares', 'greedy_share')):
         for a,y in enumerate(np.array([e[kind] for e in evals]).T): rows.curve(policy, f'{name}/{a}', steps, y, n, variant)
 
@@ -246,8 +246,8 @@ def add_curves(rows:Rows, policy:str,
 def add_final(rows:Rows, policy:str, evals:list, n:int, variant:str=''):
     "Record means over the last twentieth of the evaluations, and how many actions are left"
     last = max(1, len(evals)//20)
-    names = [m for m in (*SCALARS, 'sampled_value') if m in evals[0]]
-    for m in names: rows.add(policy, m, float(np.mean([e[m] for e in evals[-last:]])), n, variant=variant)
+    for m in SCALARS:
+        if m in evals[0]: rows.add(policy, m, float(np.mean([e[m] for e in evals[-last:]])), n, variant=variant)
     rows.add(policy, 'unused_actions', float((evals[-1]['shares']<1e-3).sum()), n, variant=variant)
     rows.add(policy, 'least_batch_entropy', min(e['batch_entropy'] for e in evals[1:] or evals), n, variant=variant)
 
@@ -256,7 +256,8 @@ def add_sweep(rows:Rows, agent, on:EvaluationSet, q_temperature:float=Q_TEMPERAT
     for factor,line in sweep(agent, on, q_temperature).iterrows():
         for m,v in line.items(): rows.add(agent.name, m, float(v), on.n, variant=variant(temperature=factor*temperature_of(agent, q_temperature)))
     if hasattr(agent, 'q'):
-        for m in ('value', 'entropy', 'batch_entropy'): rows.add(agent.name, m, epsilon_greedy(agent, on)[m], on.n, variant=variant(q_policy='eps_greedy'))
+        e = epsilon_greedy(agent, on)
+        for m in ('value', 'entropy', 'batch_entropy'): rows.add(agent.name, m, e[m], on.n, variant=variant(q_policy='eps_greedy'))
 
 # %% ../../nbs/analyses/07_policy_entropy.ipynb #40535d0d
 def add_bounds(rows:Rows, on:EvaluationSet, bandit:Bandit, most:int=40):

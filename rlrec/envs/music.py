@@ -9,6 +9,7 @@ __all__ = ['MOST_STATES', 'single', 'vector', 'all_states', 'rows_of', 'reaction
 import numpy as np
 from itertools import combinations
 from math import comb,lcm
+from fastcore.basics import patch
 from ..core import ConfigError
 from ..data.catalogue import load
 from ..data.music import Music
@@ -67,11 +68,11 @@ class MusicBandit(Bandit):
     def rewards(self, contexts): return self.table[contexts]
     def pay(self, contexts, actions, rng): return self.table[contexts,actions]
 
-# %% ../../nbs/envs/06_music.ipynb #d1cd70b6
-def _weights(self:MusicBandit)->np.ndarray:  # (N,) sums to 1
+# %% ../../nbs/envs/06_music.ipynb #2e27606f
+@patch(as_prop=True)
+def weights(self:MusicBandit)->np.ndarray:  # (N,) sums to 1
     "Probability of each state"
     return np.repeat(1/(self.max_genres*self.size), self.size)
-MusicBandit.weights = property(_weights)
 
 # %% ../../nbs/envs/06_music.ipynb #0f3fb47d
 def make(dataset:str='synthetic-music',    # or music: your own tables
