@@ -46,6 +46,7 @@ def tag_slots(data:Dataset)->np.ndarray:  # (items, slots) int16: places in `tag
     out = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int16)
     for row,tags in zip(out, rows): row[:len(tags)] = tags
     return out
+FeedDataset.slots = tag_slots
 
 # %% ../../nbs/data/05_feed.ipynb #b9092d5e
 def _card(self, threshold=None):
