@@ -11,7 +11,8 @@ from rlrec.envs.cohorts import cohort
 from rlrec.envs.cold_start import ColdStartEnv,build_world,fit_tools
 
 OPTIONS = {'rlrec/ColdStart-v0': dict(encoder='tfidf-svd'), 'rlrec/Images-v0': dict(dataset='digits'), 'rlrec/Music-v0': dict(dataset='synthetic-music'),
-           'rlrec/Ads-v0': dict(seed=2022), 'rlrec/Behaviour-v0': dict(preset='paper')}
+           'rlrec/Ads-v0': dict(seed=2022), 'rlrec/Behaviour-v0': dict(preset='paper'),
+           'rlrec/Feed-v0': dict(mode='FB'), 'rlrec/SimulatedFeed-v0': {}}         # random actions repeat items, which only FB allows
 
 @pytest.fixture(scope='module')
 def world():

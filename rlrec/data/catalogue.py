@@ -14,10 +14,14 @@ from pathlib import Path
 import pandas as pd, yaml
 from ..core import DataError,data_dir,text_hash,unknown
 from .base import from_table
+from .coat import find_coat,load_coat,synthetic_coat
 from .images import cifar10_md5,find_cifar10,find_mnist,load_cifar10,load_digits,load_mnist,mnist_md5
+from .kuairand import find_kuairand,load_kuairand,synthetic_kuairand
+from .kuairec import find_kuairec,load_kuairec,synthetic_kuairec
 from .movielens import LAYOUTS,find_movielens,load_movielens
 from .music import find_music,load_music,synthetic_music
 from .synthetic import load_synthetic
+from .yahoo import find_yahoo,load_yahoo,synthetic_yahoo
 
 # %% ../../nbs/data/90_catalogue.ipynb #70097f90
 LOADERS,FINDERS = {},{}
@@ -37,6 +41,12 @@ register('cifar10', load_cifar10, find_cifar10)
 register('digits', load_digits)
 register('music', load_music, find_music)
 register('synthetic-music', synthetic_music)
+
+# %% ../../nbs/data/90_catalogue.ipynb #d70741fc
+for _name,_load,_find,_twin in [('coat', load_coat, find_coat, synthetic_coat), ('yahoo-r3', load_yahoo, find_yahoo, synthetic_yahoo),
+                                ('kuairec', load_kuairec, find_kuairec, synthetic_kuairec), ('kuairand-pure', load_kuairand, find_kuairand, synthetic_kuairand)]:
+    register(_name, _load, _find)
+    register(f"synthetic-{_name.removesuffix('-pure')}", _twin)
 
 # %% ../../nbs/data/90_catalogue.ipynb #650adf46
 @dataclass(frozen=True)
@@ -107,6 +117,18 @@ SOURCES |= {
                     files={'cifar-10-python.tar.gz': dict(url='https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz', md5='c58f30108f718f92721af3b95e74349a')}),
     'music': dict(licence="Audio features of Spotify's Web API: its terms do not allow us to hand them on.", files={})}
 
+# %% ../../nbs/data/90_catalogue.ipynb #cd2b8ebd
+def _home(url, **also): return dict(files={url.rpartition('/')[2]: dict(url=url, md5=None)}, **also)
+_GAO = "CC BY-SA 4.0. Cite C. Gao and others, {}, CIKM 2022."
+SOURCES |= {
+    'coat': _home('https://www.cs.cornell.edu/~schnabts/mnar/coat.zip', also="Put coat_pseudoGT_ratingM.ascii beside it: the completed table, from the data that go with RL4Rec (BetsyHJ/RL4Rec on GitHub).",
+                  licence="Coat: for research; no licence text. Cite T. Schnabel and others, Recommendations as Treatments: Debiasing Learning and Evaluation, ICML 2016."),
+    'yahoo-r3': dict(licence="Yahoo! R3: for researchers who sign Yahoo's agreement; no copies, no networked stores. Cite B. Marlin and R. Zemel, Collaborative Prediction and Ranking with Non-Random Missing Data, RecSys 2009.", files={}),
+    'kuairec': _home('https://zenodo.org/records/18164998/files/KuaiRec.zip',
+                     licence="KuaiRec: " + _GAO.format("KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems")),
+    'kuairand-pure': _home('https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz', also="Unpack it where it lies: the loader reads the files, not the archive.",
+                           licence="KuaiRand: " + _GAO.format("KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos"))}
+
 # %% ../../nbs/data/90_catalogue.ipynb #ecfcfa35
 def _fetch(place, url, md5):
     if place.exists(): return
@@ -123,7 +145,7 @@ def get(name:str)->Path|str:  # the file; the folder of several; or why there is
     if name not in names(): raise unknown('download', name, SOURCES)
     if name not in SOURCES: return f"{name} needs no download"
     folder,files = data_dir()/name,SOURCES[name]['files']
-    print(SOURCES[name]['licence'])
+    print('\n'.join(filter(None, (SOURCES[name]['licence'], SOURCES[name].get('also')))))
     if not files: load(name)   # raises where they are missing, and says which
     for f,home in files.items(): _fetch(folder/f, **home)
     return folder/next(iter(files)) if len(files)==1 else folder
@@ -152,7 +174,7 @@ def check(name:str,      # one of `names()`
 
 # %% ../../nbs/data/90_catalogue.ipynb #69dd1f0e
 _OURS = {'digits': ('comes with scikit-learn', "UCI Machine Learning Repository, CC BY 4.0: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998"),
-         **dict.fromkeys(['ads','behaviour'], ('simulated', 'free')), **dict.fromkeys(['synthetic-movielens','synthetic-music'], ('made from a seed', 'free'))}
+         **dict.fromkeys(['ads','behaviour'], ('simulated', 'free')), **{n: ('made from a seed', 'free') for n in LOADERS if n.startswith('synthetic-')}}
 
 def _where(name):
     home,files = data_dir()/name,SOURCES.get(name, dict(files={}))['files']

@@ -10,7 +10,8 @@ import gymnasium as gym
 
 # %% ../../nbs/envs/00_register.ipynb #708aaaf7
 REGISTERED = {'rlrec/ColdStart-v0': 'rlrec.envs.cold_start',
-              **{f'rlrec/{n}-v0': f'rlrec.envs.{n.lower()}' for n in ('Images','Music','Ads','Behaviour')}}
+              **{f'rlrec/{n}-v0': f'rlrec.envs.{n.lower()}' for n in ('Images','Music','Ads','Behaviour')},
+              'rlrec/Feed-v0': 'rlrec.envs.feed', 'rlrec/SimulatedFeed-v0': 'rlrec.envs.simulated_feed'}
 
 # %% ../../nbs/envs/00_register.ipynb #38dc1120
 for _name,_module in REGISTERED.items():
