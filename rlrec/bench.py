@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['BENCHES', 'PROBLEMS', 'PEERS', 'Line', 'timed', 'bench', 'run', 'show', 'fresh', 'write_twin', 'movielens',
            'small_world', 'training', 'bare_lookup', 'stepping', 'hit_everybody', 'changed_steps', 'changing',
-           'cold_start', 'contestants', 'shared_trunk', 'peer', 'bandit', 'main']
+           'cold_start', 'contestants', 'shared_trunk', 'peer', 'bandit', 'feed_of_size', 'valid_actions',
+           'feed_stepping', 'collected', 'feed_training', 'ensemble', 'feed', 'main']
 
 # %% ../nbs/bench.ipynb #7de639c7
 import os,subprocess,sys,tempfile,time
@@ -240,6 +241,106 @@ def bandit(steps:int=48_000, peer_steps:int=3_200, rounds:int=3):
             what = f"{problem}, {name} {'x'.join(map(str, hidden))}"
             yield Line('bandit', what, took[0], took[1], 'CPU s', goal, f'its {n:,} bare updates ({optimiser})')
             yield Line('bandit', what, steps/took[0], peer_steps/took[2], '1/CPU s', times, 'Stable-Baselines3', more=True)
+
+# %% ../nbs/bench.ipynb #288bb2ea
+def feed_of_size(users:int=1_411, items:int=3_327, tags:int=31, most:int=4, seed:int=0):
+    "Random rewards and tags at the size of KuaiRec's table"
+    from rlrec.data.base import frame
+    from rlrec.data.feed import FeedDataset
+    rng = stream(seed, 'bench', 'feed')
+    of = [tuple(f'{t:02d}' for t in rng.choice(tags, rng.integers(1, most+1), replace=False)) for _ in range(items)]
+    table = pd.DataFrame(dict(item_id=np.arange(items), title='', categories=pd.Series(of, dtype=object), year=np.nan, tags=''))
+    log = frame([0], [0], [0], [0])
+    return FeedDataset('random', log, log, table, pd.DataFrame(dict(user_id=np.arange(users))), (0.,5.), 'bench', truth=rng.random((users, items), dtype=np.float32)*5)
+
+# %% ../nbs/bench.ipynb #3db75830
+def valid_actions(make,         # () -> `FeedEnv`
+                  steps:int,    # how many
+                  seed:int=0,
+                 )->tuple:      # (steps, n) random items that were not shown before; (steps, n) where each row's user begins in the table
+    "Play a random policy once, to play the same again without choosing"
+    env = make(); env.reset(seed=seed)
+    rng,n,mask = stream(seed, 'bench', 'actions'),env.num_envs,env._mask.reshape(env.num_envs, -1)
+    chosen,start = np.empty((2, steps, n), np.int64)
+    for t in range(steps):
+        start[t],action = env._at,rng.integers(env.n_items, size=n)
+        while len(seen := np.flatnonzero(~mask[np.arange(n),action])): action[seen] = rng.integers(env.n_items, size=len(seen))
+        chosen[t] = action
+        env.step(action)
+    return chosen,start
+
+# %% ../nbs/bench.ipynb #71f1419d
+def feed_stepping(sizes:tuple=((100, 30.), (1_000, 15.), (10_000, 8.)), rounds:int=7):
+    "Feed steps (tag rule, M = 0, N = 4; mask, observation and new users included) against the bare look-up"
+    from rlrec.envs.feed import FeedEnv
+    data = feed_of_size()
+    for n,goal in sizes:
+        steps,make = max(60, 100_000//n),lambda: FeedEnv(data, n, copy=False)
+        (actions,start),flat,env = valid_actions(make, steps),data.truth.reshape(-1),make()
+        def ours():
+            for a in actions: env.step(a)
+        def bare():
+            for a,s in zip(actions, start): flat.take(s+a)
+        def plain():
+            for a,u in zip(actions, users): data.truth[u,a]
+        users,took = start//data.feed_items,[]
+        for _ in range(rounds):
+            env.reset(seed=0)                                    # the same users again, so that the actions are valid
+            took.append([timed(f, 1) for f in (ours, bare, plain)])
+        step,floor,indexed = np.median(took, 0)/steps*1e6
+        what = f'step {n:,} users, tag rule M=0, no repeats'
+        yield Line('feed', what, step, floor, 'CPU us', goal, 'truth.take(start[user]+action), starts known')
+        yield Line('feed', what, step, indexed, 'CPU us', None, 'truth[user, action]')
+        yield Line('feed', what, n/step, n/floor, '1/CPU us', None, 'truth.take(start[user]+action), starts known', more=True)
+
+# %% ../nbs/bench.ipynb #26a90e66
+def collected(agent, env, pieces:int=1024):  # the agent is not changed
+    "Minibatches of one collection, ready for the update"
+    from rlrec.agents.tracked import minibatches
+    episodes = agent.collect(env, *env.reset(seed=0), stream(0, 'bench', 'act'))
+    return minibatches(agent.prepare(episodes), pieces, stream(0, 'bench', 'minibatches'))
+
+# %% ../nbs/bench.ipynb #34502515
+def feed_training(epochs:int=4, rounds:int=3):
+    "An actor-critic on simulated Coat, against its bare updates; and what attention costs"
+    from rlrec.agents.a2c import bare_updates
+    from rlrec.agents.tracked import TrackedA2C
+    from rlrec.data.coat import synthetic_coat
+    from rlrec.envs.simulated_feed import SimulatedFeedEnv
+    data,embeddings,rates = synthetic_coat(),stream(0, 'bench', 'items').standard_normal((300, 40)),{}
+    quiet = patch.dict(os.environ, RLREC_QUIET='1')                                                # a progress bar takes time
+    for n,goal in ((100, 2.), (1000, 1.6)):
+        env = SimulatedFeedEnv(data, data.truth, num_envs=n)
+        for name in ('average', 'attention'):
+            ours,bare = (TrackedA2C(env.single_observation_space, env.single_action_space, embeddings=embeddings, scratch=True, tracker=name) for _ in range(2))
+            batches,steps = collected(bare, env),epochs*30_000
+            updates = steps//(30*n)*len(batches)
+            ours.learn(env, 30*n); bare_updates(bare, batches, len(batches))                               # first use sets up kernels
+            with quiet: took = np.median([[timed(f, 1) for f in (lambda: ours.learn(env, steps), lambda: bare_updates(bare, batches, updates))] for _ in range(rounds)], 0)
+            what,rates[n,name] = f'train A2C, {name} tracker, {n:,} x simulated Coat',steps/took[0]
+            yield Line('feed', what, took[0], took[1], 'CPU s', goal, f'its {updates:,} bare updates (fused Adam)')
+            yield Line('feed', what, rates[n,name], steps/took[1], 'steps per CPU s', None, 'bare updates', more=True)
+        yield Line('feed', what, 1/rates[n,'attention'], 1/rates[n,'average'], 'CPU s a step', 3. if n==100 else None, 'the average tracker')
+
+# %% ../nbs/bench.ipynb #9bf217f8
+def ensemble(rounds:int=3):
+    "Fitting the five-member world model against its bare updates"
+    from rlrec.data.catalogue import load
+    from rlrec.tools.world_model import WorldModel,bare_updates
+    data = load('synthetic-coat')
+    bare = WorldModel().prepare(data)
+    batches = [bare.pick(at) for at in bare.order(0).split(bare.batch)]
+    bare_updates(bare, batches)                                                                    # first use sets up kernels
+    with patch.dict(os.environ, RLREC_QUIET='1'):                                                  # a progress bar takes time
+        took = np.median([[timed(f, 1) for f in (lambda: WorldModel().fit(data), lambda: [bare_updates(bare, batches) for _ in range(bare.epochs)])] for _ in range(rounds)], 0)
+    n = bare.epochs*bare.members*len(batches)
+    yield Line('feed', f'fit five DeepFMs, {len(data.train):,} logged rows, {bare.epochs} epochs', took[0], took[1], 'CPU s', 1.5, f'their {n:,} bare updates (fused Adam)')
+
+# %% ../nbs/bench.ipynb #75c34a2d
+@bench('feed')
+def feed():
+    "The feed study"
+    for part in (feed_stepping, feed_training, ensemble): yield from part()
 
 # %% ../nbs/bench.ipynb #5b4f2f89
 def main(only:str=None):

@@ -7,9 +7,12 @@ from rlrec.agents.a2c import A2C,gae
 from rlrec.agents.base import Policy,mask_of
 from rlrec.agents.dqn import DQN
 from rlrec.agents.linear import LinearPG,LinearQL
-from rlrec.agents.policies import Constant,Heuristic,Oracle,Uniform
+from rlrec.agents.offline import OFFLINE
+from rlrec.agents.policies import UCB,Constant,EpsilonGreedy,Heuristic,Oracle,Table,Uniform
 from rlrec.agents.ppo import PPO
-from rlrec.agents.tasks import BestArm,Corridor,IdentityTask,exact_q
+from rlrec.agents.tasks import BestArm,Corridor,FeedTask,IdentityTask,exact_q
+from rlrec.agents.tracked import TrackedA2C,draw,minibatches
+from rlrec.agents.trackers import REWARD_HANDLES,TRACKERS,make_tracker
 
 A,WIDTH,N = 4,6,200     # actions, features and rows of the fixed batch below
 
@@ -32,6 +35,10 @@ POLICIES = {
     'ppo': lambda: PPO(WIDTH, A, seed=3, hidden=(16,)),
     'linear-pg': lambda: weighted(LinearPG(WIDTH, A, seed=3)),
     'linear-ql': lambda: weighted(LinearQL(WIDTH, A, seed=3, eps=.2)),
+    'table': lambda: Table(np.array([1,3,3,2.])),
+    'epsilon-greedy': lambda: EpsilonGreedy(np.array([1,3,3,2.])),
+    'ucb': lambda: UCB(np.array([1,3,3,2.])),
+    **{name: lambda kind=kind: kind(WIDTH, A, seed=3, hidden=(16,)) for name,kind in OFFLINE.items()},
 }
 
 # name -> learner for an environment, with settings that solve the small tasks below within a few seconds; keyword arguments override them
@@ -49,7 +56,9 @@ LINEAR = {
     'linear-ql': lambda env, seed=0, **kw: LinearQL(env.single_observation_space, env.single_action_space, seed=seed, **dict(lr=.5, eps=.2) | kw),
 }
 # policies that draw from `probs` only when they are not asked for their best action
-SOFT = ['linear-pg', 'a2c', 'ppo']
+SOFT = ['linear-pg', 'a2c', 'ppo', 'crr']
+# policies that change with every action taken, until they are seeded again
+COUNTING = ['ucb']
 # learners whose values `q` are those of the best policy, to be held against the exact ones
 VALUES = ['dqn']
 # settings for the corridor, where an agent must look around for longer
@@ -83,7 +92,10 @@ def test_probs_are_probabilities(policy, masked):
 def test_act_agrees_with_probs(policy, masked):
     "Every action taken has a positive probability, and over many draws its share is that probability"
     obs,info = batch(masked)
-    p,draws = policy.probs(obs, info),np.stack([policy.act(obs, info, greedy=policy.name not in SOFT) for _ in range(400)])
+    def draw():
+        if policy.name in COUNTING: policy.seed(0)
+        return policy.act(obs, info, greedy=policy.name not in SOFT)
+    p,draws = policy.probs(obs, info),np.stack([draw() for _ in range(400)])
     assert draws.dtype==np.int64 and draws.shape==(400, N)
     share = (draws[:,:,None]==np.arange(A)).mean(0)
     assert (share[p==0]==0).all()
@@ -374,3 +386,173 @@ def test_the_module_leaves_the_number_of_threads_alone():
     from pathlib import Path
     import rlrec.agents
     assert not any('set_num_threads' in f.read_text() for f in Path(rlrec.agents.__path__[0]).glob('*.py'))
+
+# ---- agents that read sessions: observations are windows of tokens
+
+I,W = 5,3     # items and tokens of the batch below
+
+# learning rates of the trackers that want smaller steps
+SMALL = dict(attention=3e-3, caser=5e-3, nextitnet=3e-3)
+# name -> agent over I items and windows of W tokens, with settings that solve the feed task within a second or two; keyword arguments override them
+READERS = {name: lambda seed=3, name=name, **kw: TrackedA2C(2*W, I, seed=seed, **dict(tracker=name, embedding=16, lr=SMALL.get(name, 1e-2), gae_lambda=.9, entropy_bonus=.1) | kw) for name in TRACKERS}
+
+def windows(masked, n=N):
+    "Windows of all lengths, the start token among them, and what may be shown; items 0, 1 and 2 always may"
+    rng = stream(0, 'test-windows')
+    obs = np.stack([rng.integers(I, size=(n,W)), rng.random((n,W))], 2).astype(np.float32)
+    for i,length in enumerate(rng.integers(W+1, size=n)):
+        if length<W: obs[i,:W-length-1],obs[i,W-length-1] = (-1,0),(I,1)
+    mask = rng.random((n,I))<.5; mask[:,:3] = True
+    return obs,dict(action_mask=mask) if masked else {}
+
+@pytest.fixture(params=READERS)
+def reader(request): return READERS[request.param]
+
+def rehearsed(reader, seed=3, steps=500, env=None, **kw):
+    agent = reader(seed, **kw)
+    return agent,agent.learn(env or FeedTask(), steps)
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_readers_give_probabilities_and_draw_from_them(reader, masked):
+    (obs,info),agent = windows(masked),rehearsed(reader)[0]
+    p,draws = agent.probs(obs, info),np.stack([agent.act(obs, info, greedy=False) for _ in range(400)])
+    assert p.shape==(N, I) and (p>=0).all() and np.allclose(p.sum(1), 1) and draws.dtype==np.int64
+    share = (draws[:,:,None]==np.arange(I)).mean(0)
+    assert np.abs(share-p).max() < 5*.5/400**.5 and (agent.act(obs, info)==p.argmax(1)).all()
+    if masked: assert (p[~info['action_mask']]==0).all() and (share[~info['action_mask']]==0).all()
+
+def test_readers_draw_the_same_for_the_same_seed_and_leave_inputs_alone(reader):
+    (obs,info),agent = windows(True),reader()
+    before = obs.copy(),info['action_mask'].copy()
+    def draws(seed): agent.seed(seed); return np.stack([agent.act(obs, info, greedy=False) for _ in range(3)])
+    assert (draws(4)==draws(4)).all() and not (draws(4)==draws(5)).all()
+    agent.probs(obs, info)
+    assert np.array_equal(obs, before[0]) and np.array_equal(info['action_mask'], before[1])
+    info['action_mask'][7] = False
+    for greedy in (True, False):
+        with pytest.raises(ConfigError, match='row 7'): agent.act(obs, info, greedy=greedy)
+
+@pytest.mark.parametrize('handle', REWARD_HANDLES)
+def test_readers_survive_storage(reader, handle, tmp_path):
+    "The weights carry the embeddings; nothing else is needed"
+    given = stream(0, 'given').standard_normal((I,6)).astype(np.float32)
+    (obs,info),agent = windows(True),rehearsed(reader, embeddings=given, reward_handle=handle)[0]
+    agent.save(tmp_path); twin = TrackedA2C.load(tmp_path)
+    assert np.array_equal(twin.probs(obs, info), agent.probs(obs, info)) and same(twin.arrays(), agent.arrays())
+    assert {f.suffix for f in tmp_path.iterdir()}=={'.json', '.safetensors'}
+    with pytest.raises(DataError, match='not A2C'): A2C.load(tmp_path)
+
+@pytest.mark.parametrize('no_repeat', [False, True])
+def test_the_best_sequence_is_found(reader, no_repeat):
+    env = FeedTask(num_envs=32, no_repeat=no_repeat)
+    agent,_ = rehearsed(reader, steps=16_000, env=env)
+    obs,info = env.reset()
+    for item in env.best_sequence()[0]:
+        assert (agent.act(obs, info)==item).all()
+        obs,*_,info = env.step(np.full(32, item))
+
+def test_readers_repeat_themselves_and_nothing_drawn_elsewhere_matters(reader):
+    import torch
+    (a,ha),(b,_) = rehearsed(reader, 5),rehearsed(reader, 6)
+    np.random.seed(1); torch.manual_seed(1)
+    def on_eval(step, agent): agent.seed(9); agent.act(*windows(True), greedy=False); return step
+    c = reader(5); hc = c.learn(FeedTask(), 500, on_eval=on_eval, eval_every=100)
+    assert same(a.arrays(), c.arrays()) and not same(a.arrays(), b.arrays()) and all(np.array_equal(ha[k], hc[k]) for k in ha if not k.startswith('eval'))
+    assert hc['eval']==[128,224,320,416,512]==hc['eval_step'].tolist()             # 32 interactions at a time
+
+def test_readers_can_go_on(reader):
+    agent,first = rehearsed(reader); before = agent.arrays(); second = agent.learn(FeedTask(), 500)
+    assert not same(before, agent.arrays()) and not np.array_equal(first['returns'], second['returns']) and agent.steps==1024
+
+def test_one_evaluation_at_the_end_if_no_period_is_given(reader):
+    h = reader().learn(FeedTask(), 70, on_eval=lambda step,agent: 'done')
+    assert h['eval']==['done'] and h['eval_step'].tolist()==[96] and len(h['returns'])==24
+
+class ReusedFeed(FeedTask):
+    "Overwrites the observation, the rewards and the mask that it has handed out"
+    def out(self, name, value): kept = self.__dict__.setdefault('kept_'+name, value.copy()); kept[:] = value; return kept
+    def reset(self, **kw): obs,info = super().reset(**kw); return self.out('obs', obs),{k: self.out(k, v) for k,v in info.items()}
+    def step(self, actions):
+        obs,reward,*ends,info = super().step(actions)
+        return self.out('obs', obs),self.out('reward', reward),*ends,info | {k: self.out(k, info[k]) for k in info if k=='action_mask'}
+
+@pytest.mark.parametrize('no_repeat', [False, True])
+def test_feeds_may_reuse_their_arrays(reader, no_repeat):
+    def weights(kind): return rehearsed(reader, env=kind(no_repeat=no_repeat))[0].arrays()
+    assert same(weights(ReusedFeed), weights(FeedTask))
+
+class NextStepFeed(FeedTask): metadata = {'autoreset_mode': AutoresetMode.NEXT_STEP}
+
+def test_unfit_feeds_are_refused(reader):
+    with pytest.raises(ConfigError, match='SAME_STEP'): reader().learn(NextStepFeed(), 100)
+    with pytest.raises(ConfigError, match='6 features and 5 actions'): reader().learn(FeedTask(n_items=6), 100)
+    with pytest.raises(ConfigError, match='6 features and 5 actions'): reader().learn(FeedTask(window=2), 100)
+    with pytest.raises(ConfigError, match='steps'): reader().learn(FeedTask(), 0)
+    with pytest.raises(ConfigError, match="did you mean 'lr'"): reader(lrr=1)
+
+def test_the_first_weights_depend_on_the_seed_alone():
+    "Whatever reward an agent is trained on, and for however long, it begins at the same point"
+    a,b,c = READERS['gru'](7),TrackedA2C(FeedTask(2).single_observation_space, I, seed=7, tracker='gru', embedding=16, gamma=.5),READERS['gru'](8)
+    assert same(a.arrays(), b.arrays()) and not same(a.arrays(), c.arrays())
+
+def test_all_parameters_move_in_one_update(reader):
+    "Embeddings of items that were seen, the start token, the tracker and both heads"
+    agent = reader(); before = agent.arrays(); agent.learn(FeedTask(num_envs=64), 1)
+    assert all((v!=agent.arrays()[k]).any() for k,v in before.items())
+    assert (before['both.0.items']!=agent.arrays()['both.0.items']).any(1).all()
+
+class LeavingFeed(FeedTask):
+    "Item 0 ends the session"
+    def move(self, actions): reward,_ = super().move(actions); return reward,actions==0
+
+def test_only_the_first_episode_of_each_row_counts(monkeypatch):
+    "Rows that are over are not learned from again, or counted: as many first states, and at most as many exits, as there are rows"
+    seen = []
+    improve = TrackedA2C.improve
+    monkeypatch.setattr(TrackedA2C, 'improve', lambda self, b, rng: (seen.append(b), improve(self, b, rng))[1])
+    h = READERS['average']().learn(LeavingFeed(num_envs=50, horizon=8), 1)
+    starts = (seen[0]['obs'].numpy().reshape(-1,W,2)[:,-1,0]==I).sum()
+    assert starts==50 and len(seen[0]['action'])==h['return_step'][0] and len(set(h['return_step']))==1 and len(h['returns'])==50
+    assert (seen[0]['action']==0).sum()<=50 and h['return_step'][0]<50*8
+
+@pytest.mark.parametrize('cut', [False, True])
+def test_truncation_is_an_end_unless_it_is_told_otherwise(cut):
+    agent,env = READERS['average'](gae_lambda=1., bootstrap_truncated=cut, gamma=.9),FeedTask(num_envs=6, horizon=2)
+    r = agent.collect(env, *env.reset(seed=0), stream(0, 'x'))
+    b,rest = agent.prepare(r),agent.values(r.steps[-1]['next_obs']) if cut else np.zeros(6)
+    last = r['reward'][1]+.9*rest
+    assert np.allclose(b['target'].numpy(), np.concatenate([r['reward'][0]+.9*last, last]), atol=1e-6)
+
+def test_the_update_asks_the_networks_once_per_interaction(monkeypatch):
+    "One pass to act and one to learn; nothing is valued again"
+    rows,heads = [],TrackedA2C.heads
+    monkeypatch.setattr(TrackedA2C, 'heads', lambda self, x, mask=None: (rows.append(len(x)), heads(self, x, mask))[1])
+    monkeypatch.setattr(TrackedA2C, 'sampled_probs', lambda self, b: np.ones((1,1)))
+    monkeypatch.setattr(TrackedA2C, 'ask', None)
+    READERS['average'](minibatch=100).learn(FeedTask(num_envs=64, horizon=4), 1)
+    assert rows==[64]*4+[100,156]
+
+def test_forbidden_items_are_never_drawn_even_from_extreme_logits():
+    import torch
+    rng = stream(0, 'extreme')
+    for scale in (0., 1e-30, 1., 88., 1e30):
+        logits,mask = torch.from_numpy((scale*rng.standard_normal((300,500))).astype(np.float32)),rng.random((300,500))<.05
+        mask[:,0] |= ~mask.any(1); logits = logits.masked_fill(torch.from_numpy(~mask), -torch.inf)
+        for u in (np.zeros(300), np.full(300, np.nextafter(np.float32(1), np.float32(0))), np.ones(300), rng.random(300)):
+            assert mask[np.arange(300),draw(logits, u.astype(np.float32))].all()
+
+@pytest.mark.parametrize('name', TRACKERS)
+@pytest.mark.parametrize('handle', REWARD_HANDLES)
+@pytest.mark.parametrize('window', [1, 2, 5])
+def test_empty_places_change_nothing(name, handle, window):
+    "A longer window with empty places in front, whatever stands there, gives what the short one gives"
+    import torch
+    if name=='caser': window = max(window, 4)                         # a shorter one lacks the tall filters
+    short,long = (make_tracker(name, I, w, width=6, reward_handle=handle) for w in (window, window+3))
+    weights = {k: v for k,v in long.state_dict().items() if k in short.state_dict()}
+    if name=='caser': weights['down.weight'] = weights['down.weight'][:,-window:]      # one weight per age
+    short.load_state_dict(weights)
+    x = torch.from_numpy(np.stack([stream(1, 'w').integers(I+1, size=(20,window)), stream(2, 'w').random((20,window))], 2).astype(np.float32))
+    for filler in (0., 7.):
+        padded = torch.cat([torch.tensor([-1.,filler]).expand(20,3,2), x], 1)
+        assert torch.allclose(short(x), long(padded), atol=1e-5)

@@ -10,6 +10,8 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'cold_start_grid': COLD | dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
     'cold_start_sensitivity': COLD | dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]),
     'cold_start_shaped': COLD | dict(train_episodes=20, eval_episodes=20),
+    'feed': dict(dataset='synthetic-kuairec', size=.04, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
+    'feed_exit_rule': dict(dataset='synthetic-kuairec', size=.04, epochs=1, steps_per_epoch=3000, methods=['mbpo','bcq'], exit_windows=[1,4]),
     'policy_entropy': dict(dataset='synthetic-music', interactions=640, eval_every=64, eval_states=300),
     'policy_entropy_sample': dict(dataset='digits', interactions=400, eval_every=50, eval_states=100, pg_rates=[1.5], ql_rates=[.15, .5], eps=[0.]),
     'update_rules': dict(dataset='digits', batch=8, states=10, learning_rates=[.01, .001], agents=['a2c', 'dqn']),
@@ -66,6 +68,15 @@ def test_entropy_summary_joins_the_seeds(runs):
     finals,verdict = ((out/f'{n}.md').read_text() for n in ('finals-synthetic-music', 'verdict'))
     assert '(2)' in finals and 'published' not in finals and 'dqn' in finals      # another length than the paper's: its numbers must not stand beside
     assert all(f'synthetic-music | {a}' in verdict for a in ('a2c', 'ppo'))
+
+def test_feed_summary_joins_the_seeds(runs):
+    for name in ('feed', 'feed_exit_rule'): finished(name, runs)
+    out = runs/'feed_summary'; out.mkdir()
+    run('feed_summary', out, folder=str(runs))
+    assert {'curves-synthetic-kuairec.png','popularity-synthetic-kuairec.png'} <= {p.name for p in (out/'figures').iterdir()}
+    finals,rule = ((out/f'{n}-synthetic-kuairec.md').read_text() for n in ('finals','exit-rule'))
+    assert '(2)' in finals and 'oracle-bound' in finals and 'published' not in finals and 'N = 4' in rule
+    assert not list(out.glob('same-part-*'))      # a twin, and another schedule: no published curve belongs beside it
 
 def test_entropy_summary_shows_settings_apart_and_joins_batches(runs):
     "Two batches, one of them with an entropy bonus: joined by a pattern, and never averaged"

@@ -35,7 +35,7 @@ class A2CSettings:
     gae_lambda:float=1.               # 1: advantages from whole returns; 0: from one step and the critic
     value_coef:float=.5               # weight of the critic's loss
     entropy_bonus:float=0.            # weight of the policy's entropy, which is rewarded
-    clip:float=.5                     # largest norm of a gradient
+    clip:float|None=.5                # largest norm of a gradient; None: any
     normalise_advantage:bool=False    # shift and scale the advantages of a batch to mean 0 and deviation 1
     bootstrap_truncated:bool=True     # a truncated episode goes on in the values; False: its end is an end
 
@@ -43,7 +43,7 @@ class A2CSettings:
 @patch
 def check(self:A2CSettings):
     "Refuse values without meaning"
-    for name in ('lr', 'n_steps', 'clip'):
+    for name in ['lr', 'n_steps', *['clip']*(self.clip is not None)]:
         if not getattr(self, name)>0: raise ConfigError(f'{name} must be above 0, not {getattr(self, name)}')
     for name in ('value_coef', 'entropy_bonus'):
         if not getattr(self, name)>=0: raise ConfigError(f'{name} must be 0 or more, not {getattr(self, name)}')
@@ -110,11 +110,11 @@ def network(sizes:list,        # widths from input to the last hidden layer
 
 # %% ../../nbs/agents/05_a2c.ipynb #61656226
 def shorten(grad:torch.Tensor,   # (parameters,) is changed
-            longest:float,       # norm
+            longest:float|None,  # norm; None: any
            )->torch.Tensor:      # the norm that it had
     "Shorten a gradient that is too long"
     norm = torch.linalg.vector_norm(grad)
-    grad.mul_((longest/(norm+1e-6)).clamp(max=1))
+    if longest is not None: grad.mul_((longest/(norm+1e-6)).clamp(max=1))
     return norm
 
 # %% ../../nbs/agents/05_a2c.ipynb #01a0275e
@@ -139,9 +139,7 @@ class ActorCritic(Policy):
                  **settings):                          # see `kind`
         self.settings,self.root_seed,self.device,self.steps = settings_from(self.kind, settings),seed,device,0
         self.width,self.n_actions = width(observation_space),choices(action_space)
-        s,heads = self.settings,dict(actor=(self.n_actions, .01), critic=(1, 1.))
-        parts = dict(both=[*heads.values()]) if s.trunk=='shared' else {k: [h] for k,h in heads.items()}
-        self.net = nn.ModuleDict({k: network([self.width, *s.hidden], h, s.activation, stream_seed(seed, self.name, 'weights', k)) for k,h in parts.items()}).to(device)
+        self.net = nn.ModuleDict(self.networks(self.width)).to(device)
         self.flat = flatten(self.net)
         self.opt = self.optimiser()
         self.seed(seed)
@@ -149,6 +147,15 @@ class ActorCritic(Policy):
     def optimiser(self)->torch.optim.Optimizer:
         "What turns gradients into steps, over `flat`"
         raise NotImplementedError(f'{type(self).__name__} must define `optimiser`')
+
+# %% ../../nbs/agents/05_a2c.ipynb #d3dc91b8
+@patch
+def networks(self:ActorCritic, inputs:int  # features
+            )->dict:                       # `both`, or `actor` and `critic`
+    "The networks by name, with their first weights"
+    s,heads = self.settings,dict(actor=(self.n_actions, .01), critic=(1, 1.))
+    parts = dict(both=[*heads.values()]) if s.trunk=='shared' else {k: [h] for k,h in heads.items()}
+    return {k: network([inputs, *s.hidden], h, s.activation, stream_seed(self.root_seed, self.name, 'weights', k)) for k,h in parts.items()}
 
 # %% ../../nbs/agents/05_a2c.ipynb #547f2405
 def tensor(x:np.ndarray, device:str)->torch.Tensor:  # (n, features) float32, a copy
@@ -159,7 +166,7 @@ def allowed(info:dict, device:str)->torch.Tensor|None:  # (n, n_actions) bool, a
     "The allowed actions, for a network"
     return None if (mask := mask_of(info)) is None else torch.from_numpy(np.array(mask)).to(device)
 
-# %% ../../nbs/agents/05_a2c.ipynb #d3dc91b8
+# %% ../../nbs/agents/05_a2c.ipynb #1dddb746
 @patch
 def heads(self:ActorCritic, x:torch.Tensor,     # (n, features)
           mask:torch.Tensor=None,               # (n, n_actions) bool, True where allowed
@@ -170,7 +177,7 @@ def heads(self:ActorCritic, x:torch.Tensor,     # (n, features)
     if mask is not None: logits = logits.masked_fill(~mask, -torch.inf)
     return logits,value[:,0]
 
-# %% ../../nbs/agents/05_a2c.ipynb #1dddb746
+# %% ../../nbs/agents/05_a2c.ipynb #38558ad0
 @patch
 @torch.inference_mode()
 def ask(self:ActorCritic, head:str,         # actor or critic
@@ -191,7 +198,7 @@ def probs(self:ActorCritic, obs, info): return softmax(self.logits(obs), mask=ma
 def act(self:ActorCritic, obs, info, greedy=True):
     return masked_argmax(self.logits(obs), mask_of(info)) if greedy else sample(self.probs(obs, info), self.rng)
 
-# %% ../../nbs/agents/05_a2c.ipynb #38558ad0
+# %% ../../nbs/agents/05_a2c.ipynb #b20843d7
 @patch
 def config(self:ActorCritic): return dict(observation_space=self.width, action_space=self.n_actions, seed=self.root_seed, **asdict(self.settings))
 
@@ -209,7 +216,7 @@ class A2C(ActorCritic):
     name = 'a2c'
     def optimiser(self): return rmsprop(self.flat, self.settings.lr)
 
-# %% ../../nbs/agents/05_a2c.ipynb #b20843d7
+# %% ../../nbs/agents/05_a2c.ipynb #1a83ad40
 @patch
 def descend(self:ActorCritic, loss:torch.Tensor  # a scalar with a graph
            )->torch.Tensor:                      # the gradient's norm, before it was shortened
@@ -220,7 +227,7 @@ def descend(self:ActorCritic, loss:torch.Tensor  # a scalar with a graph
     self.opt.step()
     return norm
 
-# %% ../../nbs/agents/05_a2c.ipynb #1a83ad40
+# %% ../../nbs/agents/05_a2c.ipynb #fe52b8a7
 @patch
 def loss(self:ActorCritic, logits:torch.Tensor, value:torch.Tensor,  # (n, n_actions) and (n,), with their graph
          b:dict,                                                     # a batch: action, advantage, target
@@ -235,7 +242,7 @@ def loss(self:ActorCritic, logits:torch.Tensor, value:torch.Tensor,  # (n, n_act
 @patch
 def policy_loss(self:ActorCritic, logp, advantage, b): return pg_loss(logp, advantage)
 
-# %% ../../nbs/agents/05_a2c.ipynb #fe52b8a7
+# %% ../../nbs/agents/05_a2c.ipynb #3f3cc0fd
 @patch
 def update(self:ActorCritic, logits:torch.Tensor, value:torch.Tensor, b:dict  # as for `loss`
           )->tuple:                                                           # policy loss, value loss, gradient norm: scalars
@@ -261,7 +268,7 @@ class Rollout:
         parts = [s[name] for s in self.steps]
         return parts[0] if len(parts)==1 or parts[0] is None else torch.cat(parts)
 
-# %% ../../nbs/agents/05_a2c.ipynb #3f3cc0fd
+# %% ../../nbs/agents/05_a2c.ipynb #e57af644
 @patch
 def following(self:ActorCritic, r:Rollout)->np.ndarray:  # (n_steps, rows)
     "Values of what followed each action; the critic is asked only for what is not known yet"
@@ -271,7 +278,7 @@ def following(self:ActorCritic, r:Rollout)->np.ndarray:  # (n_steps, rows)
     if need.any(): out[need] = self.values(np.concatenate([k['next_obs'][m] for k,m in zip(r.steps, need) if m.any()]))
     return out
 
-# %% ../../nbs/agents/05_a2c.ipynb #e57af644
+# %% ../../nbs/agents/05_a2c.ipynb #6bf32412
 @patch
 def prepare(self:ActorCritic, r:Rollout)->tuple:  # logits, values, batch
     "A rollout as one batch"
@@ -280,7 +287,7 @@ def prepare(self:ActorCritic, r:Rollout)->tuple:  # logits, values, batch
     parts = dict(action=r['action'], advantage=advantage, target=advantage+value)
     return r.cat('logits'),r.cat('values'),{k: torch.from_numpy(v.reshape(-1)).to(self.device) for k,v in parts.items()}
 
-# %% ../../nbs/agents/05_a2c.ipynb #6bf32412
+# %% ../../nbs/agents/05_a2c.ipynb #018584cd
 @patch
 def improve(self:ActorCritic, r, rng:np.random.Generator)->list:  # what `update` returned
     "All updates that follow a rollout; A2C makes one, along the graph of the rollout"
@@ -294,7 +301,7 @@ def note(history:History, step:int, losses:list,  # those since the last point; 
     history.add(step=step, entropy=entr(p).sum(1).mean(), **dict(zip(('policy_loss','value_loss','gradient'), mean)))
     losses.clear()
 
-# %% ../../nbs/agents/05_a2c.ipynb #018584cd
+# %% ../../nbs/agents/05_a2c.ipynb #62d1c5ca
 @patch
 def choose(self:ActorCritic, obs, info,
            rng:np.random.Generator,     # gives one number per row
@@ -305,7 +312,7 @@ def choose(self:ActorCritic, obs, info,
     p = logits.detach().softmax(1).cpu().numpy()
     return dict(x=x, mask=mask, logits=logits, values=values, value=values.detach().cpu().numpy(), p=p, action=sample(p, rng))
 
-# %% ../../nbs/agents/05_a2c.ipynb #62d1c5ca
+# %% ../../nbs/agents/05_a2c.ipynb #f987a38f
 @patch
 def learn(self:ActorCritic,
           env:VectorEnv,           # in autoreset mode SAME_STEP

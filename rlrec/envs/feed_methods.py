@@ -14,8 +14,8 @@ from ..data.feed import FeedDataset
 from .feed import logged
 from .simulated_feed import SimulatedFeedEnv
 from ..tools.entropy import Entropy
-from ..tools.shaping import roler
-from ..tools.world_model import WorldModel
+from ..tools.shaping import published_shaping,roler
+from ..tools.world_model import WorldModel,published_model
 
 # %% ../../nbs/envs/11_feed_methods.ipynb #5e642548
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class FeedSetup:
     dorl:tuple                        # weights of uncertainty and entropy in DORL
     roler:tuple                       # the same in ROLeR
     k:int                             # neighbours in ROLeR
-    form:str = 'weighted-norm'        # of ROLeR's shaping
+    form:str                          # of ROLeR's shaping
     windows:tuple = ()                # lengths of the contexts whose entropy counts; none where the log has no times
     attention:tuple = ('roler','gt')  # methods whose agent reads the last items by attention instead of an average
-    memory:int = 3                    # items in a state
+    memory:dict = field(default_factory=dict) # method -> items in a state; 3 where nothing is said
     offline:dict = field(default_factory=dict)   # method -> settings of its agent
 
-SETUPS = {
-    'coat': FeedSetup(dict(batch=1024), .2, (.005, 1.), (.005, 1.), 15),
-    'yahoo-r3': FeedSetup(dict(batch=128), .05, (.01, 1.), (.005, 1.), 20, attention=('roler',), offline=dict(cql=dict(quantiles=10, conservative=1.))),
-    'kuairec': FeedSetup(dict(batch=4096, negatives=3), .05, (.05, 5.), (.05, 5.), 30, 'logged', (1,2)),
-    'kuairand-pure': FeedSetup(dict(batch=4096, embedding=4, task='binary'), .01, (.01, .05), (.01, .05), 150, windows=(1,2), attention=())}
+SETUPS = {name: FeedSetup(published_model(name), *weights, **published_shaping(name), **rest) for name,weights,rest in (
+    ('coat', (.2, (.005, 1.), (.005, 1.)), {}),
+    ('yahoo-r3', (.05, (.01, 1.), (.005, 1.)), dict(attention=('roler',), memory=dict(roler=5), offline=dict(cql=dict(quantiles=10, conservative=1.)))),
+    ('kuairec', (.05, (.05, 5.), (.05, 5.)), dict(windows=(1,2))),
+    ('kuairand-pure', (.01, (.01, .05), (.01, .05)), dict(windows=(1,2), attention=())))}
 
 # %% ../../nbs/envs/11_feed_methods.ipynb #1d7e6c73
 def feed_setup(dataset:str  # a name of the catalogue; a twin has the settings of its original
