@@ -6,7 +6,8 @@ from scipy.spatial.distance import pdist
 from rlrec.core import ConfigError, DataError, cache_dir, data_dir
 from rlrec.data import catalogue, coat, yahoo
 from rlrec.data.base import gini
-from rlrec.data.coat import anchors, find_coat, kept_folder, load_coat, synthetic_coat
+from rlrec.data.coat import anchors, find_coat, load_coat, synthetic_coat
+from rlrec.data.feed import kept_folder
 from rlrec.data.yahoo import find_yahoo, load_yahoo, synthetic_yahoo
 
 @pytest.fixture

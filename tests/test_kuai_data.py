@@ -9,7 +9,7 @@ from rlrec.data.base import Where, gini
 from rlrec.data.feed import tag_names, tag_slots
 from rlrec.data.kuairand import (LOGS, UNTAGGED, factorise, find_kuairand, judge_completion, load_kuairand, read_features, read_log, read_videos, synthetic_kuairand,
                                  write_kuairand)
-from rlrec.data.kuairec import (find_kuairec, gaussian, load_kuairec, read_file, read_watching, synthetic_kuairec, user_item, write_kuairec, written_once)
+from rlrec.data.kuairec import (find_kuairec, gaussian, load_kuairec, read_file, read_watching, synthetic_kuairec, user_item, write_kuairec)
 from rlrec.data.movielens import Archive
 
 @pytest.fixture
@@ -187,15 +187,6 @@ def test_twins_are_the_same_every_time(home, make):
     for size in (0, .001, 1.5, float('nan')):
         with pytest.raises(ConfigError, match='size must lie between'): make(size)
     with pytest.raises(ConfigError, match='seed'): make(.02, seed=-1)
-
-def test_a_twin_is_written_whole_or_not_at_all(home):
-    path = cache_dir('twins')/'x'
-    def fails(folder): (folder/'a').write_text('half'); raise RuntimeError('cut short')
-    with pytest.raises(RuntimeError): written_once(path, fails)
-    assert not list(cache_dir('twins').iterdir())
-    def late(folder): (folder/'a').write_text('mine'); path.mkdir(); (path/'a').write_text('theirs')   # somebody else is quicker
-    assert (written_once(path, late)/'a').read_text() == 'theirs' and [p.name for p in cache_dir('twins').iterdir()] == ['x']
-    written_once(path, fails)                                                             # there already: not written again
 
 # ------------------------------------------------------------------------------------------------ KuaiRand
 

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'TABLE', 'MEMBERS', 'STRENGTH', 'COUNTS', 'ANSWERS', 'VERSION', 'read_matrix', 'check_cells', 'check_shape',
-           'read_map', 'read_blocks', 'column_distances', 'find_coat', 'read_table', 'load_coat', 'kept_folder',
-           'digit_text', 'by_rank', 'heard', 'lift', 'choose', 'standard', 'twin_shape', 'synthetic_coat', 'anchors']
+           'read_map', 'read_blocks', 'column_distances', 'find_coat', 'read_table', 'load_coat', 'digit_text',
+           'by_rank', 'heard', 'lift', 'choose', 'standard', 'twin_shape', 'synthetic_coat', 'anchors']
 
-# %% ../../nbs/data/06_coat.ipynb #ef31abaf
-import hashlib,itertools,shutil,tempfile,zipfile
+# %% ../../nbs/data/06_coat.ipynb #3a8e0127
+import hashlib,itertools,zipfile
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.csv as pacsv
 from ..core import ConfigError,DataError,cache_dir,data_dir,stream,text_hash
 from .base import NUMBER,Where,check_some,csv_options,decode,frame
-from .feed import FeedDataset
+from .feed import FeedDataset,kept_folder
 from .movielens import Archive
 
 # %% ../../nbs/data/06_coat.ipynb #690a134f
@@ -157,22 +157,6 @@ def load_coat(folder:str|Path|None=None,  # None: `coat` under RLREC_DATA
     truth = read_table(home/TABLE, shape)
     return FeedDataset('coat', train, test, _coats(arc, shape[1]), _people(arc, shape[0]), (1.,5.), _contents(arc, home/TABLE), truth,
                        features=tuple(FIELDS['item'].values()), positive=4., timed=False, exit_rule='distance', distance=column_distances(truth))
-
-# %% ../../nbs/data/06_coat.ipynb #ff7ff52f
-def kept_folder(key:str,   # names the contents
-                write,     # (folder) -> writes them
-               )->Path:
-    "A folder of the cache that is there whole, or not at all"
-    home = cache_dir('twins')/key
-    if home.exists(): return home
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{key}.', dir=home.parent))
-    try:
-        write(tmp)
-        if not home.exists(): tmp.rename(home)
-    except OSError:
-        if not home.exists(): raise      # otherwise somebody else was faster with the same contents
-    finally: shutil.rmtree(tmp, ignore_errors=True)
-    return home
 
 # %% ../../nbs/data/06_coat.ipynb #872f73f0
 def digit_text(table:np.ndarray  # (rows, columns) whole numbers 0 to 9

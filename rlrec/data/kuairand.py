@@ -16,8 +16,9 @@ from scipy.sparse import coo_matrix
 from scipy.special import ndtri
 from ..core import ConfigError,DataError,cache_dir,data_dir,stream,text_hash,whole_file
 from .base import READER,Where,check_times,frame,in_order,kept_tables,look_up
+from .feed import kept_folder
 from .kuairec import (WatchedFeed,check_size,draw_log,draw_tastes,find_files,moments,packed_name,read_file,read_named,
-                                standard_length,write_table,written_once)
+                                standard_length,write_table)
 from .movielens import Archive
 
 # %% ../../nbs/data/09_kuairand.ipynb #f4d2ce78
@@ -268,5 +269,5 @@ def synthetic_kuairand(size:float=.1,       # share of the real users and videos
                       )->CompletedFeed:
     "A twin of KuaiRand-Pure made from a seed"
     check_size(size)
-    path = cache_dir('twins')/f"kuairand-{text_hash(READER, size, seed, CARD, TAGS, MANY, SHARES)}"
-    return load_kuairand(written_once(path, lambda folder: write_kuairand(folder, size, seed)), factors, ridge, 'synthetic-kuairand')
+    key = f"kuairand-{text_hash(READER, size, seed, CARD, TAGS, MANY, SHARES)}"
+    return load_kuairand(kept_folder(key, lambda folder: write_kuairand(folder, size, seed)), factors, ridge, 'synthetic-kuairand')

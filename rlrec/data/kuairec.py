@@ -8,20 +8,19 @@ __all__ = ['COLUMNS', 'BARE', 'CAP', 'CLIP', 'DUPLICATES', 'FILES', 'NORMALISE',
            'leading', 'kuairec_tables', 'per_item', 'gaussian', 'standard_length', 'user_item', 'WatchedFeed',
            'find_files', 'find_kuairec', 'make_kuairec', 'load_kuairec', 'Tastes', 'draw_tags', 'draw_tastes',
            'chances', 'draw_log', 'repeats', 'moments', 'watch_ratio', 'write_table', 'write_matrix', 'kuairec_world',
-           'write_kuairec', 'written_once', 'check_size', 'synthetic_kuairec']
+           'write_kuairec', 'check_size', 'synthetic_kuairec']
 
-# %% ../../nbs/data/08_kuairec.ipynb #599c2ea6
-import gzip,os,re,shutil,zlib
+# %% ../../nbs/data/08_kuairec.ipynb #0f31ae47
+import gzip,re,zlib
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc, pyarrow.csv as pacsv
 from scipy.optimize import brentq
 from scipy.sparse import coo_matrix,csr_matrix
 from scipy.special import ndtri
 from ..core import ConfigError,DataError,cache_dir,data_dir,stream,text_hash,unknown
 from .base import NUMBER,READER,Where,check_some,check_times,find_fault,frame,in_order,kept_tables,look_up
-from .feed import FeedDataset
+from .feed import FeedDataset,kept_folder
 from .movielens import Archive
 
 # %% ../../nbs/data/08_kuairec.ipynb #e7c33c3f
@@ -414,21 +413,6 @@ def _write_log(path, w, pairs, share, timeless, rng):
     for x in (ratio, ms): x[len(pairs[0])+copy] = x[again[copy]]
     write_matrix(path, user, item, ratio, w.length[item], ms, rng.random(len(user))<timeless)
 
-# %% ../../nbs/data/08_kuairec.ipynb #335ab649
-def written_once(path:Path,  # where the folder shall be
-                 write,      # (folder) -> writes the files
-                )->Path:     # `path`
-    "A folder that is written once, whole or not at all"
-    if not path.exists():
-        part = Path(mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
-        try:
-            write(part)
-            try: os.rename(part, path)
-            except OSError:
-                if not path.exists(): raise    # otherwise somebody else was quicker
-        finally: shutil.rmtree(part, ignore_errors=True)
-    return path
-
 # %% ../../nbs/data/08_kuairec.ipynb #d9a67eeb
 def check_size(size:float):  # of a twin
     "A share of the real card that leaves something to look at"
@@ -442,5 +426,5 @@ def synthetic_kuairec(size:float=.1,             # share of the real users and v
                      )->WatchedFeed:
     "A twin of KuaiRec made from a seed"
     check_size(size)
-    path = cache_dir('twins')/f"kuairec-{text_hash(READER, size, seed, CARD, TAGS, MANY, WATCH, SHARES)}"
-    return load_kuairec(written_once(path, lambda folder: write_kuairec(folder, size, seed)), duplicates, normalise, 'synthetic-kuairec')
+    key = f"kuairec-{text_hash(READER, size, seed, CARD, TAGS, MANY, WATCH, SHARES)}"
+    return load_kuairec(kept_folder(key, lambda folder: write_kuairec(folder, size, seed)), duplicates, normalise, 'synthetic-kuairec')

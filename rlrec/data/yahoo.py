@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import DataError,data_dir,stream,text_hash
 from .base import Where,check_pairs,check_values,frame,read_columns
-from .coat import by_rank,choose,column_distances,digit_text,heard,kept_folder,lift,read_table,standard,twin_shape
-from .feed import FeedDataset
+from .coat import by_rank,choose,column_distances,digit_text,heard,lift,read_table,standard,twin_shape
+from .feed import FeedDataset,kept_folder
 
 # %% ../../nbs/data/07_yahoo.ipynb #affe2347
 TRAIN,TEST,TABLE = (*(f'ydata-ymusic-rating-study-v1_0-{part}.txt' for part in ('train','test')), 'yahoo_pseudoGT_ratingM.ascii')
