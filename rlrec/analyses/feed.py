@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np, pandas as pd
 from ..core import ConfigError,stream_seed,unknown
 from ..agents.offline import BCQ,CQL,CRR,SQN
-from ..agents.policies import EpsilonGreedy,Table,UCB,Uniform
+from ..agents.policies import Careful,EpsilonGreedy,Table,UCB,Uniform
 from ..agents.tracked import TrackedA2C
 from .rollout import Rollout,join
 from .rows import Rows,variant
@@ -101,9 +101,10 @@ def log_mean(data)->np.ndarray:  # (items of the table,) float64
     mean = np.bincount(t['item'], value, minlength=n)/np.maximum(count, 1)
     return np.where(count>0, mean, mean.min()-1)[:data.feed_items]
 
-def anchors(data)->dict:  # name -> policy
+def anchors(data, exit_threshold:float=0.)->dict:  # name -> policy
     "Policies that need no learning"
-    return {'random': Uniform(data.feed_items), 'popularity': Table(log_mean(data), 'popularity'), 'best-fixed': Table(data.truth.mean(0), 'best-fixed'), 'oracle': Table(data.truth, 'oracle')}
+    out = {'random': Uniform(data.feed_items), 'popularity': Table(log_mean(data), 'popularity'), 'best-fixed': Table(data.truth.mean(0), 'best-fixed'), 'oracle': Table(data.truth, 'oracle')}
+    return out | dict(careful=Careful(log_mean(data), data.slots()[:data.feed_items], exit_threshold)) if data.exit_rule=='tags' else out
 
 # %% ../../nbs/analyses/09_feed.ipynb #f9d9bd14
 def most_of_a_tag(horizon:int, exit_window:int, exit_threshold:int)->int:
@@ -161,7 +162,9 @@ class Study:
         self.users = np.arange(n) if not 0<eval_users<n else np.sort(np.random.default_rng(stream_seed(seed, 'feed', 'eval users')).choice(n, eval_users, replace=False))
         self.judges = {}
 
-    def memory(self, method:str)->int: "Items in a method's state"; return self.models.setup.memory.get(method, 3)
+    def memory(self, method:str)->int:
+        "Items in a method's state; `careful` sees all that the rule looks at"
+        return self.rule['exit_window'] if method=='careful' else self.models.setup.memory.get(method, 3)
 
     def judge(self, method:str)->Judge:
         "The judge that shows as many items as the method reads"
@@ -228,9 +231,9 @@ def add_final(rows:Rows, study:Study, name:str, policy, greedy=True, repeats=1, 
 
 # %% ../../nbs/analyses/09_feed.ipynb #57ce0d5d
 def add_anchors(rows:Rows, study:Study, repeats:int=5):
-    "The four anchors; where a rule can end an episode early, the oracle is a bound"
+    "The anchors; where a rule can end an episode early, the oracle is a bound"
     d,n = study.data,len(study.users)
-    for name,policy in anchors(d).items():
+    for name,policy in anchors(d, study.rule['exit_threshold']).items():
         if name=='oracle': continue
         policy.seed(stream_seed(study.seed, 'feed', name)); add_final(rows, study, name, policy, repeats=repeats if name=='random' else 1)
     for mode,b in oracle_bounds(d, study.users, **study.rule).items():

@@ -30,7 +30,7 @@ LOOKS = {k:v.split() for k,v in {
     'a2c':'#882255 o', 'ppo':'#332288 ^', 'linear-pg':'#cc6677 P', 'linear-ql':'#e69f00 X', 'ucb':'#44aa99 D', 'epsilon-greedy':'#999933 v',
     'darlr':'#d55e00 o', 'roler':'#0072b2 s', 'dorl':'#009e73 ^', 'mopo':'#e69f00 v', 'mbpo':'#aa4499 D', 'ips':'#88ccee P',
     'crr':'#117733 X', 'cql':'#ddaa33 <', 'bcq':'#6699cc >', 'sqn':'#997700 h',
-    'popularity':'#009e73 P', 'item-knn':'#cc79a7 X', 'random':'#7f7f7f D', 'random-items':'#b4b4b4 d'}.items()}
+    'popularity':'#009e73 P', 'careful':'#66a61e P', 'best-fixed':'#4d4d4d X', 'oracle-bound':'#222222 *', 'item-knn':'#cc79a7 X', 'random':'#7f7f7f D', 'random-items':'#b4b4b4 d'}.items()}
 _spare = '#004488 #aa3377 #228833 #66ccee #663333 #bbaa00 #225555 #9970ab'.split()
 
 # %% ../../nbs/analyses/04_figures.ipynb #11f4bfb9
