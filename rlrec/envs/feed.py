@@ -12,7 +12,7 @@ import gymnasium as gym, numpy as np
 from fastcore.basics import patch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
-from ..core import ConfigError,unknown
+from ..core import ConfigError,stream,unknown
 from ..data.catalogue import load
 from ..data.feed import FeedDataset,tag_names,tag_slots
 from .base import SingleEnv
@@ -340,9 +340,12 @@ def logged(data:FeedDataset,        # its train part is replayed
            exit_threshold:float=0., # M
            window:int=3,            # items in an observation
            horizon:int|None=None,   # longest session; None: no clock
+           seed:int=0,              # of the order of a log without times
+           file_order:bool=False,   # take a log without times in the order of its file
           )->dict:                  # obs, next_obs (rows, window, 2); action, reward, end, episode (rows,)
     "The log as sessions that learners can read"
     log = data.train[(data.train['item']<data.feed_items).to_numpy()]
+    if not (data.timed or file_order): log = log.iloc[stream(seed, 'feed', 'log').permutation(len(log))]
     log = log.iloc[np.argsort(log.user.to_numpy(), kind='stable')]
     user,item,reward = log.user.to_numpy(),log['item'].to_numpy(np.int64),log.value.to_numpy(np.float32)
     turn,end = replay(data, user, item, exit_window, exit_threshold, horizon)

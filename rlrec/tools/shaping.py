@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix,diags_array,issparse
 from scipy.sparse.linalg import norm
 from ..core import ConfigError,stream,unknown
 from ..data.feed import FeedDataset
+from ..data.kuairec import user_item
 from .base import topk
 
 # %% ../../nbs/tools/08_shaping.ipynb #67cc6db8
@@ -97,9 +98,9 @@ def uncertainty_of(kind:str, ids, cos, values, shape)->np.ndarray:  # (users, it
 
 # %% ../../nbs/tools/08_shaping.ipynb #e2cd2482
 def logged_rows(data:FeedDataset)->csr_matrix:  # (n_users, n_items) float32
-    "The raw feedback of the log, 0 where there is none"
+    "The raw feedback of the log, 0 where there is none; pairs that repeat become one cell as the dataset says, their mean if it says nothing"
     log = data.train
-    return csr_matrix((log['raw' if 'raw' in log else 'value'].to_numpy(np.float32), (log.user, log.item)), shape=(data.n_users,data.n_items))
+    return user_item(log.user, log['item'], log['raw' if 'raw' in log else 'value'], (data.n_users,data.n_items), getattr(data, 'duplicates', 'mean'))
 
 # %% ../../nbs/tools/08_shaping.ipynb #68186f4b
 def unit_sparse(rows:csr_matrix)->csr_matrix:
