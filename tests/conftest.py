@@ -12,6 +12,15 @@ import pytest
 from rlrec.core import data_dir
 
 @pytest.fixture
+def home(tmp_path, monkeypatch):
+    "An empty RLREC_DATA and a cache of its own"
+    monkeypatch.setenv('RLREC_DATA', str(tmp_path/'data')); monkeypatch.setenv('RLREC_CACHE', str(tmp_path/'cache'))
+    (tmp_path/'data').mkdir()
+    return tmp_path/'data'
+
+def one_line(error): assert '\n' not in str(error.value) and ';' in str(error.value)     # what is wrong; what helps
+
+@pytest.fixture
 def real_data():
     "A function from a dataset's name to its folder in RLREC_DATA; skips where there is none"
     def folder(name):

@@ -2,6 +2,7 @@
 import gzip, hashlib, os, pickle, re, subprocess, sys, tarfile
 
 import nbformat, numpy as np, pandas as pd, pytest
+from conftest import one_line
 from rlrec import batch
 from rlrec.core import ConfigError, DataError
 from rlrec.data import catalogue, images
@@ -10,15 +11,6 @@ from rlrec.data.images import (BATCHES, CIFAR10_CLASSES, MNIST_MD5, load_cifar10
 from rlrec.data.music import FEATURES, load_music, synthetic_music, write_music
 from rlrec.envs.images import ImageBandit
 from rlrec.envs.music import MusicBandit
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    "An empty RLREC_DATA and a cache of its own"
-    monkeypatch.setenv('RLREC_DATA', str(tmp_path/'data')); monkeypatch.setenv('RLREC_CACHE', str(tmp_path/'cache'))
-    (tmp_path/'data').mkdir()
-    return tmp_path/'data'
-
-def one_line(error): assert '\n' not in str(error.value) and ';' in str(error.value)     # what is wrong; what helps
 
 # ------------------------------------------------------------------------------------------------ MNIST
 

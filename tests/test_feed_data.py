@@ -3,21 +3,13 @@ import os, shutil, subprocess, sys, zipfile
 
 import numpy as np, pandas as pd, pytest
 from scipy.spatial.distance import pdist
+from conftest import one_line
 from rlrec.core import ConfigError, DataError, cache_dir, data_dir
 from rlrec.data import catalogue, coat, yahoo
 from rlrec.data.base import gini
 from rlrec.data.coat import anchors, find_coat, load_coat, synthetic_coat
 from rlrec.data.feed import kept_folder
 from rlrec.data.yahoo import find_yahoo, load_yahoo, synthetic_yahoo
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    "An empty RLREC_DATA and a cache of its own"
-    monkeypatch.setenv('RLREC_DATA', str(tmp_path/'data')); monkeypatch.setenv('RLREC_CACHE', str(tmp_path/'cache'))
-    (tmp_path/'data').mkdir()
-    return tmp_path/'data'
-
-def one_line(error): assert '\n' not in str(error.value) and ';' in str(error.value)     # what is wrong; what helps
 
 def twin_files(name):
     "The one folder of the cache that a twin was written to"

@@ -3,6 +3,7 @@ import gzip, shutil, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
+from conftest import one_line
 from rlrec.core import ConfigError, DataError, cache_dir
 from rlrec.data import kuairand, kuairec
 from rlrec.data.base import Where, gini
@@ -11,15 +12,6 @@ from rlrec.data.kuairand import (LOGS, UNTAGGED, factorise, find_kuairand, judge
                                  write_kuairand)
 from rlrec.data.kuairec import (find_kuairec, gaussian, load_kuairec, read_file, read_watching, synthetic_kuairec, user_item, write_kuairec)
 from rlrec.data.movielens import Archive
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    "An empty RLREC_DATA and a cache of its own"
-    monkeypatch.setenv('RLREC_DATA', str(tmp_path/'data')); monkeypatch.setenv('RLREC_CACHE', str(tmp_path/'cache'))
-    (tmp_path/'data').mkdir()
-    return tmp_path/'data'
-
-def one_line(error): assert '\n' not in str(error.value) and ';' in str(error.value)     # what is wrong; what helps
 
 def same(a, b): return a.fingerprint == b.fingerprint and np.array_equal(a.truth, b.truth) and a.train.equals(b.train) and a.test.equals(b.test)
 
