@@ -27,3 +27,8 @@ def real_data():
         if not (data_dir()/name).exists(): pytest.skip(f'{name} is not in {data_dir()}')
         return data_dir()/name
     return folder
+
+def pytest_collection_modifyitems(items):
+    "Whatever looks at real files can be run alone: `-m real_data`"
+    for item in items:
+        if 'real_data' in getattr(item, 'fixturenames', ()): item.add_marker(pytest.mark.real_data)

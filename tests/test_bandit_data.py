@@ -353,20 +353,17 @@ def test_bandits_of_every_set(home):
 
 # ------------------------------------------------------------------------------------------------ the real files, where RLREC_DATA has them
 
-@pytest.mark.real_data
 def test_real_mnist(real_data):
     real_data('mnist')
     c = catalogue.check('mnist')
     assert (c.train, c.test, c.train_per_class, c.test_per_class, c.md5) == (60_000, 10_000, '5421-6742', '892-1135', 'official contents')
 
-@pytest.mark.real_data
 def test_real_cifar10(real_data):
     real_data('cifar10')
     d = catalogue.load('cifar10')
     assert d.train_x.shape == (10_000*len(d.batches), 3072) and np.bincount(d.test_y).tolist() == [1000]*10 and d.train_x.max() == 255
     if len(d.batches) == 5: assert np.bincount(d.train_y).tolist() == [5000]*10
 
-@pytest.mark.real_data
 def test_real_music(real_data):
     real_data('music')
     m = catalogue.load('music')

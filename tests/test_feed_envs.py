@@ -2,7 +2,7 @@
 from functools import cache
 from itertools import product
 import gymnasium as gym, numpy as np, pandas as pd, pytest
-from rlrec.core import ConfigError,data_dir,stream
+from rlrec.core import ConfigError,stream
 from rlrec.data.base import frame
 from rlrec.data.catalogue import load
 from rlrec.data.feed import FeedDataset
@@ -293,10 +293,8 @@ def test_an_empty_log():
 
 # real Coat: four policies whose results are known
 
-@pytest.fixture(scope='module')
-def coat():
-    if not (data_dir()/'coat').exists(): pytest.skip(f'coat is not in {data_dir()}')
-    return load('coat')
+@pytest.fixture
+def coat(real_data): real_data('coat'); return load('coat')
 
 def mean_rating(data):
     n = np.bincount(data.train['item'], minlength=data.n_items)

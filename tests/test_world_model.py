@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from rlrec.core import ConfigError, stream
 from rlrec.data.base import frame
 from rlrec.data.catalogue import load
-from rlrec.data.coat import find_coat, load_coat
+from rlrec.data.coat import load_coat
 from rlrec.data.feed import FeedDataset, tag_slots
 from rlrec.tools import entropy as entropy_module, shaping, world_model
 from rlrec.tools.base import topk
@@ -171,8 +171,8 @@ def test_errors(feed):
     for call in (lambda m: m.matrices(), lambda m: m.predict([0], [0]), lambda m: m.item_embeddings(), lambda m: m.scores([0])):
         with pytest.raises(ConfigError, match='not fitted'): call(WorldModel())
 
-@pytest.mark.skipif(not find_coat(), reason='Coat is not in RLREC_DATA')
-def test_real_coat_is_near_the_published_errors():
+def test_real_coat_is_near_the_published_errors(real_data):
+    real_data('coat')
     data,got = load_coat(),{}
     plain = dict(members=1, variance=False)
     got[0] = WorldModel(epochs=0, **plain).fit(data).judge(data)
