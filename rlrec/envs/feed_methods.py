@@ -8,10 +8,9 @@ __all__ = ['SETUPS', 'SIMULATED', 'FeedSetup', 'feed_setup', 'Models', 'belief',
 # %% ../../nbs/envs/11_feed_methods.ipynb #90213d93
 from dataclasses import dataclass,field
 from functools import cached_property
-import numpy as np
-from ..core import ConfigError,unknown
+from fastcore.basics import patch
+from ..core import unknown
 from ..data.feed import FeedDataset
-from .feed import logged
 from .simulated_feed import SimulatedFeedEnv
 from ..tools.entropy import Entropy
 from ..tools.shaping import published_shaping,roler
@@ -69,12 +68,12 @@ class Models:
     @cached_property
     def embeddings(self): return self.ensemble.item_embeddings()
 
-# %% ../../nbs/envs/11_feed_methods.ipynb #ede88222
-def _single(self:Models, method:str, on_epoch=None)->WorldModel:
+# %% ../../nbs/envs/11_feed_methods.ipynb #1cc63a01
+@patch
+def single(self:Models, method:str, on_epoch=None)->WorldModel:
     "One model without a variance head, trained for long: `ips` weighs rows by inverse popularity, the bandit-like methods look at it after each epoch"
     extra = dict(weights='inverse') if method=='ips' else {}
     return WorldModel(**self.setup.model | dict(members=1, variance=False, epochs=self.epochs) | extra).fit(self.data, self.seed, on_epoch=on_epoch)
-Models.single = _single
 
 # %% ../../nbs/envs/11_feed_methods.ipynb #81c8de96
 SIMULATED = 'mbpo','ips','mopo','dorl','roler','gt'
