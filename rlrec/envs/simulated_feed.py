@@ -89,6 +89,15 @@ def would_be(self:SimulatedFeedEnv)->np.ndarray:  # (num_envs, items) float32
     ahead = np.hstack([last, np.tile(np.arange(self.n_items), self.num_envs)[:,None]])
     return reward+np.float32(self.lambda_entropy)*self.entropy.lookup(ahead).reshape(reward.shape).astype(np.float32)
 
+# %% ../../nbs/envs/10_simulated_feed.ipynb #8fc053dc
+@patch
+def revise(self:SimulatedFeedEnv, reward:np.ndarray,  # (num_envs,) in place of what the last step paid
+           rows:np.ndarray,                           # (num_envs,) bool: where
+          )->np.ndarray:                              # the observation
+    "Let the newest token tell another reward"
+    self.obs[rows,-1,1] = np.minimum((reward[rows]-self.zero)/self.span, 1)
+    return self._observe()
+
 # %% ../../nbs/envs/10_simulated_feed.ipynb #85243529
 SMALL = dict(members=2, epochs=2, hidden=(32,))   # of the world model that the maker fits by itself
 _models = {}
