@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['SELECT', 'WRITE_BACK', 'PREVIOUS', 'TOKEN', 'DARLRSettings', 'DARLR', 'WithUser', 'uncertainty', 'StepByStep']
 
-# %% ../../nbs/agents/11_darlr.ipynb #10596078
-import json
-from dataclasses import dataclass
+# %% ../../nbs/agents/11_darlr.ipynb #a0a9699e
+from dataclasses import dataclass,replace
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import nn
@@ -15,7 +14,7 @@ from ..core import ConfigError,unknown
 from .a2c import softmax
 from .base import mask_of
 from .dqn import flatten
-from .selector import Likeness,References,Selector,anybody,cosines,diversity,estimates,nearest,pick,reward_gain,selector_loss,similarity
+from .selector import GAINS,READERS,Likeness,References,Selector,anybody,cosines,diversity,estimates,nearest,pick,reward_gain,selector_loss,similarity
 from .tracked import TrackedA2C,TrackedSettings,moments
 
 # %% ../../nbs/agents/11_darlr.ipynb #7653feb0
@@ -56,7 +55,7 @@ class DARLRSettings(TrackedSettings):
 @patch
 def check(self:DARLRSettings):
     "Refuse values without meaning"
-    for name,known in (('select', SELECT), ('write_back', WRITE_BACK), ('previous', PREVIOUS), ('token', TOKEN)):
+    for name,known in (('select', SELECT), ('gain', GAINS), ('write_back', WRITE_BACK), ('previous', PREVIOUS), ('token', TOKEN), ('selector_reader', READERS)):
         if getattr(self, name) not in known: raise unknown(name, getattr(self, name), known)
     for name in ('k_sel', 'floor', 'selector_layers', 'selector_heads', 'selector_window', 'selector_width', 'selector_lr'):
         if not getattr(self, name)>0: raise ConfigError(f'{name} must be above 0, not {getattr(self, name)}')
@@ -64,6 +63,8 @@ def check(self:DARLRSettings):
         if not 0<getattr(self, name)<=1: raise ConfigError(f'{name} must be above 0 and at most 1, not {getattr(self, name)}')
     for name in ('lambda_s', 'lambda_d'):
         if not getattr(self, name)>=0: raise ConfigError(f'{name} must be 0 or more, not {getattr(self, name)}')
+    if not 0<=self.selector_gamma<=1: raise ConfigError(f'selector_gamma must lie between 0 and 1, not {self.selector_gamma}')
+    if self.bootstrap_truncated and (self.user_state or self.token=='after'): raise ConfigError("bootstrap_truncated=True does not go with user_state=True or token='after'")
     if self.batched and self.token=='after': raise ConfigError("batched=True needs token='before': with token='after' the references of one step decide what the next state looks like; set batched=False")
     return super(DARLRSettings, self).check()
 
@@ -81,15 +82,16 @@ class DARLR(TrackedA2C):
                  references:References=None,     # who may be chosen, see `rlrec.agents.selector.references`
                  **settings):                    # see `DARLRSettings`
         if references is None: raise ConfigError('DARLR needs to know who may be chosen: references=references(rows, k_sel), with the predicted rewards of all users as rows')
-        self.references = References.blank(**references) if isinstance(references, dict) else references
-        self.features = torch.from_numpy(self.references.features).to(device)
+        self.references = References.blank(**references) if isinstance(references, dict) else replace(references)     # one's own: cosines may be made anew
+        self.features = torch.tensor(self.references.features, device=device)
         super().__init__(observation_space, action_space, seed, device, embeddings, **settings)
         s,limit = self.settings,self.references.limit()
         if s.k_sel>limit: raise ConfigError(f'k_sel must be between 1 and {limit}, the number of users that can be chosen, not {s.k_sel}')
         self.selector = Selector(self.net['both'][0].out, self.features.shape[1], s.k_sel, s.selector_reader, s.selector_layers, s.selector_heads, s.selector_window, s.selector_width, seed=seed).to(device)
         self.selector_flat = flatten(self.selector)
         self.selector_opt = torch.optim.Adam([self.selector_flat], lr=s.selector_lr, fused=True)
-        self.watch,self.pending,self.noted = None,None,[]     # watch: called with what happened in each collection, see `collect`
+        self.tracker_opt = torch.optim.SGD(self.net['both'][0].parameters(), lr=s.selector_lr)     # for `coupled`
+        self.watch,self.pending,self.noted,self.span_of = None,None,[],(None,)     # watch: called with what happened in each collection, see `collect`
 
 # %% ../../nbs/agents/11_darlr.ipynb #8785a32b
 class WithUser(nn.Module):
@@ -163,7 +165,7 @@ def answers(self:DARLR, env, who:np.ndarray, item:np.ndarray)->np.ndarray:  # (n
 # %% ../../nbs/agents/11_darlr.ipynb #e762b831
 @patch
 @torch.inference_mode()
-def choose_references(self:DARLR, x:torch.Tensor,        # (n, features) what the recommender read
+def choose_references(self:DARLR, state:torch.Tensor,    # (n, width) the recommender's
                       user:np.ndarray,                   # (n,)
                       rng:np.random.Generator,           # gives `k_sel` numbers per row
                      )->np.ndarray:                      # (n, k_sel) places in the users' lists
@@ -171,9 +173,21 @@ def choose_references(self:DARLR, x:torch.Tensor,        # (n, features) what th
     s = self.settings
     if s.select=='nearest': return nearest(self.references, user, s.k_sel)
     if s.select=='random': return anybody(self.references, user, s.k_sel, rng)
-    return pick(self.selector, self.references, self.features, self.net['both'][0](x), user, rng.random((len(user), s.k_sel), np.float32))
+    return pick(self.selector, self.references, self.features, state, user, rng.random((len(user), s.k_sel), np.float32))
+
+@patch
+@torch.inference_mode()
+def state(self:DARLR, x:torch.Tensor)->torch.Tensor:  # (n, features); gives (n, width)
+    "What the recommender's tracker makes of its input"
+    return self.net['both'][0](x)
 
 # %% ../../nbs/agents/11_darlr.ipynb #a75e38dc
+@patch
+def span(self:DARLR, env)->tuple:  # least reward; range
+    "Where the first table lies, looked up once"
+    if self.span_of[0] is not env.reward: self.span_of = env.reward,env.reward.min(),max(np.ptp(env.reward), 1e-12)
+    return self.span_of[1:]
+
 @patch
 def assess(self:DARLR, env, user:np.ndarray, item:np.ndarray,   # (n,)
            picks:np.ndarray,                                    # (n, k_sel) places
@@ -191,7 +205,7 @@ def paid(self:DARLR, env, c:dict,              # see `assess`
         )->np.ndarray:                         # (n,) float32 what the recommender gets beyond what the table paid
     "Equation (17), as a correction; the penalty is added to `c`"
     s = self.settings
-    c['penalty'] = uncertainty(c['estimate'], c['before'] if previous is None else previous, c['similarity'], c['diversity'], s.floor, np.ptp(env.reward))
+    c['penalty'] = uncertainty(c['estimate'], c['before'] if previous is None else previous, c['similarity'], c['diversity'], s.floor, self.span(env)[1])
     moved = 0. if s.write_back=='off' else c['estimate']-c['before']
     weight = env.lambda_uncertainty if env.uncertainty.ndim==0 else 0.
     return (moved-np.float32(weight)*c['penalty']).astype(np.float32)
@@ -213,8 +227,8 @@ def collect(self:DARLR, env, obs, info, rng):
 @patch
 def whole(self:DARLR, env, r, x, user)->dict:
     "The references of all steps at once; rewards are corrected in place"
-    live,item = r['live'],r['action']
-    c = self.assess(env, user[live], item[live], self.choose_references(x, user[live], self.select_rng))
+    live,item,state = r['live'],r['action'],self.state(x)
+    c = self.assess(env, user[live], item[live], self.choose_references(state, user[live], self.select_rng)) | dict(state=state)
     more = np.zeros(live.shape, np.float32)
     more[live] = self.paid(env, c, self.last_time(c, live) if self.settings.previous=='time' else None)
     for step,m in zip(r.steps, more): step['reward'] = step['reward']+m
@@ -236,7 +250,8 @@ class StepByStep:
 
     def step(self, actions):
         a,env,live = self.agent,self.env,self.live
-        c = a.assess(env, self.user[live], actions[live], a.choose_references(a.see(self.obs, self.info, live), self.user[live], a.select_rng))
+        state = a.state(a.see(self.obs, self.info, live))
+        c = a.assess(env, self.user[live], actions[live], a.choose_references(state, self.user[live], a.select_rng)) | dict(state=state)
         self.obs,reward,terminated,truncated,self.info = env.step(actions)
         reward = np.array(reward, np.float32)
         reward[live] += a.paid(env, c, None if self.last is None or a.settings.previous=='cell' else self.last[live])
@@ -247,11 +262,11 @@ class StepByStep:
         self.parts.append(c)
         return self.obs,reward,terminated,truncated,self.info
 
-    def all(self): return {k: np.concatenate([c[k] for c in self.parts]) for k in self.parts[0]}
+    def all(self): return {k: (torch.cat if k=='state' else np.concatenate)([c[k] for c in self.parts]) for k in self.parts[0]}
 
 # %% ../../nbs/agents/11_darlr.ipynb #86627b14
 @patch
-def scaled(self:DARLR, env, x): return (x-env.reward.min())/max(np.ptp(env.reward), 1e-12)
+def scaled(self:DARLR, env, x): low,span = self.span(env); return (x-low)/span
 
 @patch
 def selector_reward(self:DARLR, env, c:dict)->np.ndarray:  # (n, k_sel)
@@ -261,17 +276,24 @@ def selector_reward(self:DARLR, env, c:dict)->np.ndarray:  # (n, k_sel)
     return gain+s.lambda_s*c['alike']+s.lambda_d*c['varied']
 
 @patch
+def most(self:DARLR)->float:
+    "The largest return of a chain of picks"
+    s = self.settings
+    return max(s.use_gain+s.lambda_s+s.lambda_d, 1e-12)*float((s.selector_gamma**np.arange(s.k_sel)).sum())
+
+@patch
 def train_selector(self:DARLR, env, c:dict, rng)->tuple:  # policy loss, value loss, entropy
     "One step on a part of a collection"
     s,n = self.settings,len(c['user'])
     part = np.sort(rng.choice(n, max(int(n*s.selector_share), 1), replace=False))
-    with torch.set_grad_enabled(s.coupled): state = self.net['both'][0](c['x'][torch.from_numpy(part).to(self.device)])
+    rows = torch.from_numpy(part).to(self.device)
+    state = self.net['both'][0](c['x'][rows]) if s.coupled else c['state'][rows].clone()     # outside inference mode
     some = {k: c[k][part] for k in ('user','picks','values','alike','varied','before')}
-    loss,*told = selector_loss(self.selector, self.references, self.features, state, some['user'], some['picks'], self.selector_reward(env, some), s.selector_gamma)
+    loss,*told = selector_loss(self.selector, self.references, self.features, state, some['user'], some['picks'], self.selector_reward(env, some)/self.most(), s.selector_gamma)
     self.selector_flat.grad.zero_(); self.flat.grad.zero_()
     loss.backward()
     self.selector_opt.step()
-    if s.coupled: self.opt.step()
+    if s.coupled: self.tracker_opt.step()
     return told
 
 # %% ../../nbs/agents/11_darlr.ipynb #2fabc301
@@ -283,7 +305,12 @@ def write(self:DARLR, env, c:dict):
     cells,where,count = np.unique(c['user']*np.int64(self.n_actions)+c['item'], return_inverse=True, return_counts=True)
     change = np.bincount(where, c['estimate']-c['before'], len(cells))/count
     env.table.reshape(-1)[cells] += (s.eta*change).astype(np.float32)
-    if not s.frozen: r = self.references; r.own,r.pair = cosines(Likeness(self.live(env), r.cosine), r.group, r.lists)
+    self.refresh(env)
+
+@patch
+def refresh(self:DARLR, env):
+    "Cosines of the live table, unless they are frozen"
+    if not self.settings.frozen: r = self.references; r.own,r.pair = cosines(Likeness(self.live(env), r.cosine), r.group, r.lists)
 
 @patch
 def improve(self:DARLR, b, rng):
@@ -296,8 +323,9 @@ def improve(self:DARLR, b, rng):
 
 # %% ../../nbs/agents/11_darlr.ipynb #813373a0
 @patch
-def begin(self:DARLR, t):
+def begin(self:DARLR, t, env):
     self.noted,self.select_rng,self.share_rng = [],t.streams['select'],t.streams['share']
+    self.refresh(env)
 
 @patch
 def point(self:DARLR, t):
@@ -315,4 +343,4 @@ def set_training_arrays(self:DARLR, env, arrays):
     self.selector_flat.data.copy_(torch.from_numpy(arrays['selector']))
     self.selector_opt.state[self.selector_flat] = moments(arrays, 'selector_adam', self.selector_flat)
     env.table[:],self.noted = arrays['table'],arrays['noted'].tolist()
-    if not self.settings.frozen: r = self.references; r.own,r.pair = cosines(Likeness(self.live(env), r.cosine), r.group, r.lists)
+    self.refresh(env)

@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from torch import nn
 from torch.nn import functional as F
-from ..core import ConfigError,unknown
+from ..core import ConfigError,stream_seed,unknown
 from .a2c import gae,log_prob,network,normalised,pg_loss
 from .tracked import draw
 from .trackers import EncoderLayer,waves
@@ -161,15 +161,10 @@ class BandedLayer(EncoderLayer):
     def newest(self, x:torch.Tensor,        # (n, width)
                kept:list,                   # keys and values of the tokens before; changed
                window:int)->torch.Tensor:   # (n, width)
-        q,key,v = self.look(x).split(self.width, 1)
+        q,key,v = (a.unflatten(1, (self.heads, -1)) for a in self.look(x).split(self.width, 1))
         kept.append((key, v)); del kept[:-window]
-        keys,values = (torch.stack(a, 1).unflatten(2, (self.heads, -1)).transpose(1, 2) for a in zip(*kept))
-        seen = F.scaled_dot_product_attention(q.unflatten(1, (self.heads, 1, -1)), keys, values)
-        return self.rest(x, seen.flatten(1))
-
-    def rest(self, x, seen):
-        y = self.norm1(x+self.found(seen))
-        return self.norm2(y+self.down(self.up(y).relu()))
+        share = (torch.stack([(q*k).sum(2) for k,_ in kept], 2)/q.shape[2]**.5).softmax(2)       # (n, heads, tokens)
+        return self.rest(x, sum(share[:,:,j,None]*v for j,(_,v) in enumerate(kept)).flatten(1))
 
 # %% ../../nbs/agents/10_selector.ipynb #f37da4fd
 READERS = 'attention','average'   # of the tokens: the transformer, or their running mean
@@ -189,10 +184,10 @@ class Selector(nn.Module):
         if reader not in READERS: raise unknown('selector_reader', reader, READERS)
         self.k,self.reader,self.window,self.width,i = k,reader,window,-(-width//heads)*heads,torch.arange(k)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(stream_seed(seed, 'selector', 'weights'))
             self.state,self.user,self.candidate = nn.Linear(state, self.width),nn.Linear(features, self.width, bias=False),nn.Linear(features, self.width, bias=False)
             self.layers = nn.ModuleList(BandedLayer(self.width, heads) for _ in range(layers if reader=='attention' else 0))
-        self.heads = network([self.width, *hidden], [(self.width, .1), (1, 1.)], 'relu', seed)
+        self.heads = network([self.width, *hidden], [(self.width, .1), (1, 1.)], 'relu', stream_seed(seed, 'selector', 'heads'))
         self.register_buffer('waves', waves(k, self.width).flip(0), persistent=False)
         self.register_buffer('band', (i[:,None]>=i) & (i[:,None]-i<window), persistent=False)
 
@@ -315,7 +310,7 @@ def selector_loss(net:Selector, refs:References, features:torch.Tensor,
     a,target = (torch.from_numpy(np.ascontiguousarray(x.T, np.float32)).to(dev).flatten() for x in (advantage, advantage+v))
     logits = logits.flatten(0, 1)
     policy,critic = pg_loss(log_prob(logits, p.flatten()), normalised(a)),F.mse_loss(value.flatten(), target)
-    return policy+value_coef*critic,policy.detach(),critic.detach(),torch.special.entr(logits.detach()[::37].softmax(1)).sum(1).mean()
+    return policy+value_coef*critic,policy.detach(),critic.detach(),torch.special.entr(logits.detach()[::k+1].softmax(1)).sum(1).mean()
 
 def closed_so_far(refs:References, user:np.ndarray, picks:np.ndarray)->torch.Tensor:  # (n, k, candidates): 0, or -inf
     "What could not be chosen at each pick"

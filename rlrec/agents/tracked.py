@@ -198,7 +198,7 @@ def learn(self:TrackedA2C,
     "Play an episode in every row, learn from it, forget it"
     check_fit(self, env, steps)
     t,every = Training(self, env),eval_every or steps
-    self.begin(t)
+    self.begin(t, env)
     if checkpoint and (Path(checkpoint)/'policy.json').exists(): self.resume(t, env, checkpoint)
     with progress(total=steps, desc=self.name, initial=t.step) as bar:
         while t.step<steps:
@@ -220,7 +220,7 @@ def round(self:TrackedA2C, t:Training, env, steps)->int:  # interactions
     return n
 
 @patch
-def begin(self:TrackedA2C, t:Training): "For subclasses: a training begins"
+def begin(self:TrackedA2C, t:Training, env): "For subclasses: a training begins"
 
 @patch
 def point(self:TrackedA2C, t:Training): "For subclasses: a point of the curves has been noted; here are the `extra` ones"
