@@ -11,6 +11,8 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'cold_start_sensitivity': COLD | dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]),
     'cold_start_shaped': COLD | dict(train_episodes=20, eval_episodes=20),
     'darlr_search': dict(dataset='synthetic-coat', size=.3, trials=3, epochs=1, steps_per_epoch=3000, repeats=1, fresh=1),
+    'darlr': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5)),
+    'darlr_dynamic_vs_static': dict(dataset='synthetic-coat', size=.3, epochs=1, steps_per_epoch=3000, inits=['roler'], writes=['off','live'], darlr=dict(k_sel=5)),
     'feed': dict(dataset='synthetic-kuairec', size=.04, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
     'feed_exit_rule': dict(dataset='synthetic-kuairec', size=.04, epochs=1, steps_per_epoch=3000, methods=['mbpo','bcq'], exit_windows=[1,4]),
     'policy_entropy': dict(dataset='synthetic-music', interactions=640, eval_every=64, eval_states=300),

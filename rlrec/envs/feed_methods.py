@@ -93,7 +93,7 @@ def belief(models:Models, method:str  # one of `SIMULATED`
     (u,e),(reward,spread) = (s.dorl,(mean,variance)) if method=='dorl' else (s.roler,(models.shaped.reward,models.shaped.uncertainty))
     return dict(reward=reward, uncertainty=spread, lambda_uncertainty=u, entropy=models.entropy, lambda_entropy=e if models.entropy else 0.)
 
-#| export
+# %% ../../nbs/envs/11_feed_methods.ipynb #6833f12b
 FIRST = 'roler','model'        # where DARLR begins: ROLeR's table, or the world model's
 PENALTIES = 'dynamic','static' # how far an estimate moved; or that of the first table's own method, which stays
 
