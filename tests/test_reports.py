@@ -11,6 +11,8 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'cold_start_sensitivity': COLD | dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]),
     'cold_start_shaped': COLD | dict(train_episodes=20, eval_episodes=20),
     'darlr_search': dict(dataset='synthetic-coat', size=.3, trials=3, epochs=1, steps_per_epoch=3000, repeats=1, fresh=1),
+    'darlr_ablation': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5), variants=['full','static-reward','static-uncertainty','nearest']),
+    'darlr_sensitivity': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5), sweeps=['k_sel','lambda_uncertainty','lambda_entropy'], k_sel=[3], lambda_uncertainty=[.5]),
     'darlr': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5)),
     'darlr_dynamic_vs_static': dict(dataset='synthetic-coat', size=.3, epochs=1, steps_per_epoch=3000, inits=['roler'], writes=['off','live'], darlr=dict(k_sel=5)),
     'feed': dict(dataset='synthetic-kuairec', size=.04, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
@@ -80,6 +82,23 @@ def test_feed_summary_joins_the_seeds(runs):
     finals,rule = ((out/f'{n}-synthetic-kuairec.md').read_text() for n in ('finals','exit-rule'))
     assert '(2)' in finals and 'oracle-bound' in finals and 'published' not in finals and 'N = 4' in rule
     assert not list(out.glob('same-part-*'))      # a twin, and another schedule: no published curve belongs beside it
+
+def test_darlr_summary_joins_the_seeds(runs):
+    for name in ('darlr_ablation', 'darlr_sensitivity', 'darlr_dynamic_vs_static', 'darlr'): finished(name, runs)
+    out = runs/'darlr_summary'; out.mkdir()
+    run('darlr_summary', out, folder=str(runs))
+    assert {'ablation-synthetic-coat.png','sensitivity-synthetic-coat.png','popularity-synthetic-coat.png'} <= {p.name for p in (out/'figures').iterdir()}
+    table,answers,moves = ((out/f'{n}.md').read_text() for n in ('ablation-synthetic-coat','answers','sensitivity-synthetic-coat'))
+    assert '(2)' in table and 'static-uncertainty' in table and 'paper' not in table      # a twin: the paper's numbers must not stand beside
+    assert 'Does the learned selector beat nearest neighbours?' in answers and 'k_sel = 3, minus 5' in moves
+
+def test_darlr_summary_refuses_trainings_of_different_lengths(runs, tmp_path):
+    finished('darlr_ablation', runs)
+    for seed in (3, 4):
+        rows = pd.read_parquet(runs/'darlr_ablation'/'synthetic-coat'/f'seed-{seed}'/'rows.parquet')
+        (tmp_path/f'seed-{seed}').mkdir()
+        (rows if seed==3 else rows[rows.step.isna() | (rows.step<6000)]).to_parquet(tmp_path/f'seed-{seed}'/'rows.parquet')
+    with pytest.raises(pm.PapermillExecutionError, match='trainings of different lengths'): run('darlr_summary', tmp_path, folder=str(tmp_path))
 
 def test_entropy_summary_shows_settings_apart_and_joins_batches(runs):
     "Two batches, one of them with an entropy bonus: joined by a pattern, and never averaged"

@@ -137,16 +137,11 @@ def similarity(refs:References,
     "Equation (10): how like the user each reference is"
     return refs.own[user[:,None],picks]
 
-def diversity(refs:References, user:np.ndarray, picks:np.ndarray,
-              block:int=2**22,     # numbers in memory at a time
-             )->np.ndarray:        # (n, k), 0 in the first column
+def diversity(refs:References, user:np.ndarray, picks:np.ndarray)->np.ndarray:  # (n, k), 0 in the first column
     "Equation (11): how unlike the earlier references each one is, on average"
-    k,out = picks.shape[1],np.zeros(picks.shape, np.float32)
-    earlier,step = np.tri(k, k, -1, np.float32)/np.arange(k).clip(1)[:,None],max(block//k**2, 1)
-    for a in range(0, len(user), step):
-        p = picks[a:a+step]
-        c = refs.pair[refs.group[user[a:a+step]][:,None,None],p[:,:,None],p[:,None]]    # (rows, k, k)
-        out[a:a+step] = ((1-c)*earlier).sum(2)
+    m,flat,out = refs.lists.shape[1],refs.pair.reshape(-1),np.zeros(picks.shape, np.float32)
+    at = refs.group[user]*m
+    for t in range(1, picks.shape[1]): out[:,t] = 1-flat.take(((at+picks[:,t])*m)[:,None]+picks[:,:t]).mean(1)
     return out
 
 # %% ../../nbs/agents/10_selector.ipynb #e3432ee2
@@ -231,14 +226,13 @@ def sequence(self:Selector, state:torch.Tensor,   # (n, state)
 
 # %% ../../nbs/agents/10_selector.ipynb #88d9f0d9
 def scored(query:torch.Tensor,      # (n, width)
-           candidate:torch.Tensor,  # (users, width)
+           candidate:torch.Tensor,  # (groups, candidates, width)
            group:np.ndarray,        # (n,) list of each row, in increasing order
-           lists:torch.Tensor,      # (groups, candidates)
           )->torch.Tensor:          # (n, candidates)
     "Each row's query with the candidates of its list"
-    if len(lists)==1: return query @ candidate[lists[0]].T
-    cut = np.searchsorted(group, np.arange(len(lists)+1))
-    return torch.cat([query[a:b] @ candidate[l].T for a,b,l in zip(cut, cut[1:], lists) if b>a])
+    if len(candidate)==1: return query @ candidate[0].T
+    cut = np.searchsorted(group, np.arange(len(candidate)+1))
+    return torch.cat([query[a:b] @ c.T for a,b,c in zip(cut, cut[1:], candidate) if b>a])
 
 # %% ../../nbs/agents/10_selector.ipynb #49b7b422
 @torch.inference_mode()
@@ -252,11 +246,11 @@ def pick(net:Selector, refs:References, features:torch.Tensor,
     user,u,state = user[order],u[order],state[torch.from_numpy(order).to(state.device)]
     lists,(tokens,candidate),group = torch.from_numpy(refs.lists).to(state.device),net.tables(features),refs.group[user]
     rows,where = torch.arange(len(user), device=state.device),torch.from_numpy(group).to(state.device)
-    shut = closed(refs, user).to(state.device)
+    shut,candidate = closed(refs, user).to(state.device),candidate[lists]
     memory,newest,out = net.start(state),torch.from_numpy(user).to(state.device),np.empty((len(user), net.k), np.int64)
     for t in range(net.k):
         query,_ = net.step(memory, tokens[newest])
-        place = torch.from_numpy(draw(scored(query, candidate, group, lists).add_(shut), u[:,t])).to(state.device)
+        place = torch.from_numpy(draw(scored(query, candidate, group).add_(shut), u[:,t])).to(state.device)
         shut[rows,place],newest = -torch.inf,lists[where,place]
         out[order,t] = place.cpu().numpy()
     return out
@@ -304,7 +298,7 @@ def selector_loss(net:Selector, refs:References, features:torch.Tensor,
     chosen = lists[torch.from_numpy(group).to(dev)[:,None],p]
     chain = torch.cat([torch.from_numpy(user).to(dev)[:,None], chosen[:,:-1]], 1)
     query,value = net.sequence(state, tokens[chain])
-    logits = scored(query.flatten(0, 1), candidate, group.repeat(k), lists).view(n, k, -1)+closed_so_far(refs, user, picks).to(dev)
+    logits = scored(query.flatten(0, 1), candidate[lists], group.repeat(k)).view(n, k, -1).add_(closed_so_far(refs, user, picks).to(dev))
     v = value.detach().cpu().numpy().T
     advantage = gae(reward.T, v, np.vstack([v[1:], np.zeros((1,n))]), np.arange(k)[:,None].repeat(n, 1)==k-1, np.zeros((k,n), bool), gamma, 1.)
     a,target = (torch.from_numpy(np.ascontiguousarray(x.T, np.float32)).to(dev).flatten() for x in (advantage, advantage+v))
