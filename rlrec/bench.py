@@ -6,7 +6,9 @@
 __all__ = ['BENCHES', 'PEAK', 'PROBLEMS', 'PEERS', 'Line', 'timed', 'bench', 'run', 'show', 'fresh', 'write_twin', 'movielens',
            'small_world', 'training', 'bare_lookup', 'stepping', 'hit_everybody', 'changed_steps', 'changing',
            'cold_start', 'contestants', 'shared_trunk', 'peer', 'bandit', 'feed_of_size', 'valid_actions',
-           'feed_stepping', 'collected', 'feed_training', 'ensemble', 'feed', 'main']
+           'feed_stepping', 'collected', 'feed_training', 'ensemble', 'feed', 'darlr_world', 'ready_round',
+           'bare_passes', 'bare_learning', 'darlr_trial', 'darlr_rounds', 'darlr_training', 'large_world',
+           'large_training', 'darlr_memory', 'darlr', 'main']
 
 # %% ../nbs/bench.ipynb #7de639c7
 import os,subprocess,sys,tempfile,time
@@ -347,6 +349,124 @@ def ensemble(rounds:int=3):
 def feed():
     "The feed study"
     for part in (feed_stepping, feed_training, ensemble): yield from part()
+
+# %% ../nbs/bench.ipynb #76a30d47
+def darlr_world(k_sel:int=20, num_envs:int=100, **settings):  # of `DARLR`; gives a function that makes agent and feed
+    "DARLR in simulated Coat: the true table, blurred, with room for the dynamic penalty"
+    from rlrec.agents.darlr import DARLR
+    from rlrec.agents.selector import references
+    from rlrec.data.coat import synthetic_coat
+    from rlrec.envs.simulated_feed import SimulatedFeedEnv
+    data,rng = synthetic_coat(),stream(0, 'bench', 'darlr')
+    first,embeddings = data.truth+.3*rng.standard_normal(data.truth.shape, np.float32),rng.standard_normal((data.feed_items, 40))
+    def make(**more):
+        env = SimulatedFeedEnv(data, first, 0., .05, bounds=(first, np.array([0, np.ptp(first)])), num_envs=num_envs, copy=False)
+        return DARLR(env.single_observation_space, env.single_action_space, embeddings=embeddings, references=references(first, k_sel), k_sel=k_sel, **settings | more),env
+    return make
+
+# %% ../nbs/bench.ipynb #46679576
+def ready_round(agent, env, pieces:int=1024)->dict:  # the agent is not changed
+    "A round of DARLR laid out for its networks alone; who is chosen makes no difference to them, so it is random"
+    import torch
+    from rlrec.agents.tracked import TrackedA2C,minibatches
+    r,rng,k = TrackedA2C.collect(agent, env, *env.reset(seed=0), stream(0, 'bench', 'act')),stream(0, 'bench', 'chosen'),agent.settings.k_sel
+    x = r.cat('x')
+    part,users = int(len(x)*agent.settings.selector_share),len(agent.features)
+    ids,floats = lambda *shape: torch.from_numpy(rng.integers(users, size=shape)),lambda n: torch.from_numpy(rng.standard_normal(n, np.float32))
+    with torch.no_grad(): state = agent.net['both'][0](x[:part])
+    return dict(steps=[step['x'] for step in r.steps], x=x, chain=ids(len(x), k), batches=minibatches(agent.prepare(r), pieces, stream(0, 'bench', 'minibatches')),
+                state=state, links=ids(part, k), picked=ids(part*k), advantage=floats(part*k), target=floats(part*k))
+
+# %% ../nbs/bench.ipynb #5ced4e71
+def bare_passes(agent, d:dict):  # see `ready_round`
+    "The passes in which a round acts and chooses: recommender, its tracker once more for the selector, `k_sel` newest tokens with the logits of all candidates"
+    import torch
+    net = agent.selector
+    with torch.inference_mode():
+        for x in d['steps']: agent.heads(x)
+        tokens,candidate = net.tables(agent.features)
+        memory = net.start(agent.net['both'][0](d['x']))
+        for newest in d['chain'].T: query,_ = net.step(memory, tokens[newest]); query @ candidate.T
+
+def bare_learning(agent, d:dict):  # see `ready_round`; the agent is changed
+    "The updates of a round: the recommender's minibatches, and one of the selector on its share, over whole chains and all candidates"
+    import torch
+    from rlrec.agents.a2c import log_prob,pg_loss
+    for b in d['batches']: agent.update(*agent.heads(b['obs']), b)
+    tokens,candidate = agent.selector.tables(agent.features)
+    query,value = agent.selector.sequence(d['state'], tokens[d['links']])
+    loss = pg_loss(log_prob((query @ candidate.T).flatten(0, 1), d['picked']), d['advantage'])+.5*torch.nn.functional.mse_loss(value.flatten(), d['target'])
+    agent.selector_flat.grad.zero_(); loss.backward(); agent.selector_opt.step()
+
+# %% ../nbs/bench.ipynb #da0b2dbb
+def darlr_trial(epochs:int=10, steps:int=100_000, roler_epochs:int=2):
+    "A full trial on simulated Coat, extrapolated from some epochs; world model, shaping and cosines come before, judging is part of it"
+    from rlrec.analyses.feed import Study
+    from rlrec.data.coat import synthetic_coat
+    first,hours = Study(synthetic_coat(), epochs=1, steps_per_epoch=3_000),{}
+    with patch.dict(os.environ, RLREC_QUIET='1'):                                                  # a progress bar takes time
+        for name in ('roler', 'darlr'): first.learn(name)                                          # fits what is fitted once; first use sets up kernels
+        for name,n in (('roler', roler_epochs), ('darlr', epochs)):
+            study = Study(first.data, epochs=n, steps_per_epoch=steps, models=first.models)
+            hours[name] = timed(lambda: study.learn(name), 1)/(n*steps)*200*100_000/3600
+    what = f'full trial, 200 x 100,000 steps, K_sel = {first.darlr["k_sel"]}, from {epochs} x {steps:,}'
+    yield Line('darlr', what, hours['darlr'], 1.5, 'CPU hours', 1., 'the time aimed at; the paper: up to 10 on a large GPU')
+    yield Line('darlr', what, hours['darlr'], hours['roler'], 'CPU hours', None, f'ROLeR, from {roler_epochs} x {steps:,}')
+
+# %% ../nbs/bench.ipynb #1cb4f3ca
+def darlr_rounds(collections:int=5, rounds:int=3, k_sel:int=20, num_envs:int=100):
+    "Training against its networks alone, and references asked for all at once against step by step"
+    make = darlr_world(k_sel, num_envs)
+    (ours,env),(slow,other),(bare,third) = make(),make(batched=False),make()
+    d,steps = ready_round(bare, third),collections*30*num_envs
+    def floor():
+        for _ in range(collections): bare_passes(bare, d); bare_learning(bare, d)
+    work = (lambda: ours.learn(env, steps), floor, lambda: slow.learn(other, steps))
+    with patch.dict(os.environ, RLREC_QUIET='1'):                                                  # a progress bar takes time
+        for f in work: f()                                                                         # first use sets up kernels
+        took = np.median([[timed(f, 1) for f in work] for _ in range(rounds)], 0)
+    what = f'train DARLR, {num_envs:,} x simulated Coat, K_sel = {k_sel}'
+    yield Line('darlr', what, took[0], took[1], 'CPU s', 2., 'the same passes and updates of both networks on tensors that lie ready: no drawing, masks, feed or rewards')
+    yield Line('darlr', what+', all at once', steps/took[0], steps/took[2], 'steps per CPU s', 1.3, 'references asked for step by step', more=True)
+
+def darlr_training(epochs:int=10, steps:int=100_000, roler_epochs:int=2, collections:int=5, rounds:int=3):
+    "DARLR's training"
+    yield from darlr_trial(epochs, steps, roler_epochs)
+    yield from darlr_rounds(collections, rounds)
+
+# %% ../nbs/bench.ipynb #90396618
+def large_world(users:int=27_285, items:int=7_583, rank:int=16, seed:int=0)->tuple:  # data, the world model's rows, the first table
+    "Tables at the size of KuaiRand: random tastes of low rank, and the same with every taste blurred"
+    rng,data = stream(seed, 'bench', 'large'),feed_of_size(users, items, tags=46, most=3)
+    taste,kind = (rng.standard_normal((n, rank), np.float32) for n in (users, items))
+    blurred = taste+.3*rng.standard_normal(taste.shape, np.float32)
+    return data,taste @ kind.T,blurred @ kind.T
+
+def large_training(data, rows, first, k_sel:int, collections:int, num_envs:int=100):
+    "DARLR on such tables, as a study would begin it; nobody leaves, so that collections are as large as they can be"
+    from rlrec.agents.darlr import DARLR
+    from rlrec.agents.selector import references
+    from rlrec.envs.simulated_feed import SimulatedFeedEnv
+    env = SimulatedFeedEnv(data, first, 0., .05, bounds=(first, np.array([0, np.ptp(first)])), num_envs=num_envs, exit_threshold=30, copy=False)
+    agent = DARLR(env.single_observation_space, env.single_action_space, references=references(rows, k_sel), k_sel=k_sel)
+    agent.learn(env, collections*30*num_envs)
+
+# %% ../nbs/bench.ipynb #863cd46a
+def darlr_memory(users:int=27_285, items:int=7_583, k_sel:int=150, collections:int=2):
+    "What DARLR needs with many users, in a process of its own that holds truth, predictions, first and live table"
+    world = f'from rlrec.agents.selector import references; from rlrec.bench import large_training,large_world; data,rows,first = large_world({users}, {items})'
+    one = dict(OMP_NUM_THREADS='1', RLREC_QUIET='1')
+    made,_ = fresh(f'{world}\nreferences(rows, {k_sel})', **one)
+    took,peak = fresh(f'{world}\nlarge_training(data, rows, first, {k_sel}, {collections})', **one)
+    what = f'{users:,} users x {items:,} items, K_sel = {k_sel}'
+    yield Line('darlr', f'{what}: candidates, cosines, {collections} collections', peak, 8, 'GiB', 1., 'the memory aimed at')
+    yield Line('darlr', f'{what}: candidates and cosines, made once', made, (took-made)/collections, 's', None, 'a collection (100 sessions of 30) and what is learned from it')
+
+# %% ../nbs/bench.ipynb #058330df
+@bench('darlr')
+def darlr():
+    "The DARLR study"
+    for part in (darlr_training, darlr_memory): yield from part()
 
 # %% ../nbs/bench.ipynb #5b4f2f89
 def main(only:str=None):

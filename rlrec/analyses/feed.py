@@ -221,6 +221,7 @@ def reseed(policy, seed:int):
 
 @patch
 def learn(self:Study, method:str,  # one of `METHODS`
+          watch=None,              # for darlr: told what happens in each collection, see `DARLR`
          )->tuple:                 # the policy, and for each epoch a dict mode -> metrics
     "Train a method and judge it after every epoch"
     if method not in METHODS: raise unknown('method', method, METHODS)
@@ -235,6 +236,7 @@ def learn(self:Study, method:str,  # one of `METHODS`
         agent.learn_offline(self.log(method), self.epochs*each, lambda step,a: look(a), each)
         return agent,seen
     env,agent = self.practise(method)
+    if watch: agent.watch = watch
     agent.learn(env, self.epochs*self.steps_per_epoch, lambda step,a: look(a), self.steps_per_epoch)
     if method=='darlr': self.tables[method] = agent.live(env)
     return agent,seen
