@@ -306,6 +306,7 @@ def selector_loss(net:Selector, refs:References, features:torch.Tensor,
     policy,critic = pg_loss(log_prob(logits, p.flatten()), normalised(a)),F.mse_loss(value.flatten(), target)
     return policy+value_coef*critic,policy.detach(),critic.detach(),torch.special.entr(logits.detach()[::k+1].softmax(1)).sum(1).mean()
 
+# %% ../../nbs/agents/10_selector.ipynb #107e3d3d
 def closed_so_far(refs:References, user:np.ndarray, picks:np.ndarray)->torch.Tensor:  # (n, k, candidates): 0, or -inf
     "What could not be chosen at each pick"
     shut = closed(refs, user)[:,None].repeat(1, picks.shape[1], 1)

@@ -211,6 +211,7 @@ def observe(self:SharedFeed): return self.tokens.copy()
 @patch
 def told(self:SharedFeed): return dict(user=self.user.copy())
 
+# %% ../../nbs/agents/01_tasks.ipynb #0a1637c2
 @patch
 def move(self:SharedFeed, actions):
     reward = self.table[self.user,actions]

@@ -209,6 +209,7 @@ def learn(self:TrackedA2C,
     self.steps += t.step
     return t.history.arrays()
 
+# %% ../../nbs/agents/08_tracked.ipynb #04f5b39a
 @patch
 def round(self:TrackedA2C, t:Training, env, steps)->int:  # interactions
     "One collection and what is learned from it"
@@ -225,7 +226,7 @@ def begin(self:TrackedA2C, t:Training, env): "For subclasses: a training begins"
 @patch
 def point(self:TrackedA2C, t:Training): "For subclasses: a point of the curves has been noted; here are the `extra` ones"
 
-# %% ../../nbs/agents/08_tracked.ipynb #04f5b39a
+# %% ../../nbs/agents/08_tracked.ipynb #c70d5ab1
 @patch
 @torch.inference_mode()
 def sampled_probs(self:TrackedA2C, b:dict,   # see `prepare`
@@ -235,7 +236,7 @@ def sampled_probs(self:TrackedA2C, b:dict,   # see `prepare`
     rows = slice(None, None, -(-len(b['obs'])//n))
     return self.heads(b['obs'][rows], b['mask'][rows] if 'mask' in b else None)[0].softmax(1).cpu().numpy()
 
-# %% ../../nbs/agents/08_tracked.ipynb #c70d5ab1
+# %% ../../nbs/agents/08_tracked.ipynb #ef217be6
 @patch
 def training_arrays(self:TrackedA2C, env)->dict:  # name -> array
     "Weights and moments"
@@ -251,7 +252,7 @@ def moments(arrays:dict, name:str, flat:torch.Tensor)->dict:
     found = {k.removeprefix(f'{name}/'): torch.from_numpy(v) for k,v in arrays.items() if k.startswith(f'{name}/')}
     return {k: v.to(flat.device) for k,v in found.items()}
 
-# %% ../../nbs/agents/08_tracked.ipynb #ef217be6
+# %% ../../nbs/agents/08_tracked.ipynb #bd28f8f3
 @patch
 def keep(self:TrackedA2C, t:Training, env, folder):
     "Write a training"

@@ -159,12 +159,14 @@ def who_judges(data, judged:str)->np.ndarray:  # ids
     if judged not in JUDGED: raise unknown('judged', judged, JUDGED)
     return np.arange(data.feed_users) if judged=='all' else halves(data)[JUDGED.index(judged)-1]
 
+# %% ../../nbs/analyses/09_feed.ipynb #5888773f
 BANDIT = {'ucb': UCB, 'epsilon-greedy': EpsilonGreedy}
 METHODS = (*SIMULATED, *BANDIT, *OFFLINE)
 
 BELIEF = 'init','penalty','lambda_uncertainty','lambda_entropy'   # settings of `moving`
 LISTS = 'candidates','cosine','projection','include_self'         # settings of `references`
 
+# %% ../../nbs/analyses/09_feed.ipynb #84915b76
 class Study:
     "Trains and judges every method on one dataset with one seed"
     def __init__(self, data, seed:int=0,
@@ -241,6 +243,7 @@ def learn(self:Study, method:str,  # one of `METHODS`
     if method=='darlr': self.tables[method] = agent.live(env)
     return agent,seen
 
+# %% ../../nbs/analyses/09_feed.ipynb #e43b8731
 @patch
 def practise(self:Study, method:str)->tuple:  # the simulated feed, the untrained agent
     "What a method that practises begins with"
@@ -255,14 +258,14 @@ def dual(self:Study, given:dict)->DARLR:
     refs = references(self.models.tables[0], mine['k_sel'], **{k: v for k,v in self.darlr.items() if k in LISTS})
     return DARLR(**given, references=refs, **dict(scratch=True) | ({} if self.tracker=='published' else dict(tracker=self.tracker)) | mine)
 
-# %% ../../nbs/analyses/09_feed.ipynb #e43b8731
+# %% ../../nbs/analyses/09_feed.ipynb #c7ec85e7
 @patch
 def log(self:Study, method:str)->dict:  # for `learn_offline`
     "The log as sessions whose rewards are 0 or more"
     log = logged(self.data, window=self.memory(method), seed=self.seed, file_order=self.file_order, **self.rule)
     return log | dict(reward=log['reward']-log['reward'].min())
 
-# %% ../../nbs/analyses/09_feed.ipynb #c7ec85e7
+# %% ../../nbs/analyses/09_feed.ipynb #9006c631
 @patch
 def bandit_like(self:Study, method, look):
     "A single world model, trained for long; the policy reads its table after every epoch, and UCB goes on counting through users, modes and epochs"
