@@ -16,7 +16,7 @@ from .a2c import softmax
 from .base import mask_of
 from .dqn import flatten
 from .selector import GAINS,READERS,Likeness,References,Selector,anybody,cosines,diversity,estimates,nearest,pick,reward_gain,selector_loss,similarity
-from .tracked import TrackedA2C,TrackedSettings,moments
+from .tracked import TrackedA2C,TrackedSettings,restore,stored
 
 # %% ../../nbs/agents/11_darlr.ipynb #7653feb0
 SELECT = 'learned','nearest','random'   # who picks: the selector, or a rule
@@ -344,13 +344,12 @@ def point(self:DARLR, t):
 # %% ../../nbs/agents/11_darlr.ipynb #4010fcbe
 @patch
 def training_arrays(self:DARLR, env):
-    mine = {'selector': self.selector_flat.detach().cpu().numpy().copy(), 'table': env.table, **{f'selector_adam/{k}': v.cpu().numpy().copy() for k,v in self.selector_opt.state.get(self.selector_flat, {}).items()}}
-    return super(DARLR, self).training_arrays(env) | mine | dict(noted=np.array(self.noted, np.float64).reshape(-1, len(self.extra)))
+    mine = stored('selector', self.selector_flat, self.selector_opt)
+    return super(DARLR, self).training_arrays(env) | mine | dict(table=env.table, noted=np.array(self.noted, np.float64).reshape(-1, len(self.extra)))
 
 @patch
 def set_training_arrays(self:DARLR, env, arrays):
     super(DARLR, self).set_training_arrays(env, arrays)
-    self.selector_flat.data.copy_(torch.from_numpy(arrays['selector']))
-    self.selector_opt.state[self.selector_flat] = moments(arrays, 'selector_adam', self.selector_flat)
+    restore(arrays, 'selector', self.selector_flat, self.selector_opt)
     env.table[:],self.noted = arrays['table'],arrays['noted'].tolist()
     self.refresh(env)
