@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['RlrecError', 'DataError', 'ConfigError', 'nearest', 'unknown', 'stream', 'stream_seed', 'cache_dir', 'data_dir',
-           'whole_file', 'file_hash', 'text_hash', 'progress']
+           'whole_file', 'file_hash', 'text_hash', 'phase', 'progress', 'checkpoint_dir']
 
 # %% ../nbs/00_core.ipynb #aaaa3ee7
 import contextlib,difflib,hashlib,os,sys,tempfile,warnings
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 import numpy as np, platformdirs
 from tqdm import tqdm
@@ -78,6 +79,9 @@ def whole_file(path:str|Path,  # where the file shall appear
     try:
         yield tmp
         os.replace(tmp, path)
+    except OSError as e:
+        e.filename = e.filename or str(path)   # a full disk does not say which file it was
+        raise
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #e1f50c95
@@ -89,12 +93,41 @@ def text_hash(*values)->str:  # 16 hexadecimal digits
     "Short fingerprint of the printed form of some values"
     return hashlib.sha256('\x1f'.join(map(str, values)).encode()).hexdigest()[:16]
 
+# %% ../nbs/00_core.ipynb #0ecd9c3c
+def phase(text:str):  # what is being done, in a few words
+    "Tell the batch, if this is one of its jobs, what is being done"
+    if os.environ.get('RLREC_PHASE'):
+        with contextlib.suppress(OSError), whole_file(os.environ['RLREC_PHASE']) as f: f.write_text(text, encoding='utf-8')
+
+# %% ../nbs/00_core.ipynb #48b54b36
+class _Phase(tqdm):
+    "A bar that is a line of a file"
+    live = []
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs, file=StringIO(), mininterval=1, leave=False)
+        _Phase.live.append(self); self.display()
+
+    def display(self, *args, **kwargs):
+        def one(b): return f"{b.desc.removesuffix(': ')}" + (f' {b.n}/{b.total}' if b is not _Phase.live[-1] else f' {100*b.n/b.total:.0f} %') if b.total else b.desc.removesuffix(': ')
+        if _Phase.live: phase(' · '.join(map(one, _Phase.live)))
+
+    def close(self):
+        if self in _Phase.live: _Phase.live.remove(self)
+        super().close()
+
 # %% ../nbs/00_core.ipynb #49934aeb
 warnings.filterwarnings('ignore', message='IProgress not found')
 
 def progress(iterable:Iterable=None,  # what to loop over
-             desc:str='',             # what is being done
+             desc:str='',             # what is being done, e.g. "training dqn"
              **kwargs):               # for `tqdm`, e.g. `total`
-    "A `tqdm` bar where somebody looks on"
+    "A `tqdm` bar where somebody looks on, a line for the batch in a job"
+    if os.environ.get('RLREC_PHASE'): return _Phase(iterable, desc, **kwargs)
     seen = sys.stderr.isatty() or 'ipykernel' in sys.modules
     return tqdm(iterable, desc=desc, disable=bool(os.environ.get('RLREC_QUIET')) or not seen, leave=False, file=sys.stderr, **kwargs)
+
+# %% ../nbs/00_core.ipynb #9e1da2b5
+def checkpoint_dir(*names:str       # what is being trained, e.g. "dqn"
+                  )->Path|None:     # not made yet; None outside of a batch
+    "Where a part of a job keeps what it needs to go on after a kill"
+    return Path(os.environ['RLREC_CHECKPOINT'], *names) if os.environ.get('RLREC_CHECKPOINT') else None
