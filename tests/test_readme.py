@@ -1,5 +1,5 @@
 "Every code block of the README works, in the order in which a reader meets it"
-import os,re,shlex,subprocess
+import os,re,shlex,subprocess,sys
 from pathlib import Path
 import pytest,yaml
 
@@ -43,7 +43,7 @@ def test_the_yaml_blocks_are_a_batch_and_a_data_set(): assert sorted('jobs' in y
 @pytest.mark.parametrize('block', [b for b in YAML if 'jobs' in yaml.safe_load(b)])
 def test_the_batch_is_valid(block, folder, namespace):
     (folder/'params'/'block.yaml').write_text(block)
-    from rlrec.batch import read_batch
+    from rlrec.batch.grid import read_batch
     assert read_batch(folder/'params'/'block.yaml').jobs
 
 @pytest.mark.parametrize('block', [b for b in YAML if 'jobs' not in yaml.safe_load(b)])
@@ -64,17 +64,20 @@ def test_shell_lines(line):
     if words[0]=='make': subprocess.run(['make', '-n', *words[1:]], cwd=ROOT, check=True, capture_output=True)
     elif words[0]=='rlrec':
         from typer.testing import CliRunner
-        from rlrec.batch import app
+        from rlrec.batch.command import app
         command = words[1:3] if words[1]=='data' and len(words)>2 else words[1:2]
         help_ = CliRunner().invoke(app, [*command, '--help'], env=dict(COLUMNS='200')); assert help_.exit_code==0, help_.output
         for w in words: assert not w.startswith('--') or w in help_.output, f'{w} is not an option of rlrec {command}'
         for w in words: assert not w.endswith('.yaml') or (ROOT/w).exists(), w
-    else: assert words[0] in ('git','cd','pip'), line
+    elif words[0]=='python':
+        told = subprocess.run([sys.executable, *words[1:2], '--help'], cwd=ROOT, capture_output=True, text=True); assert told.returncode==0 or 'is not installed' in told.stderr, told.stderr
+        for w in words: assert not w.startswith('--') or told.returncode or w in told.stdout, f'{w} is not an option of {words[1]}'
+    else: assert words[0] in ('git','cd','pip','dask'), line
 
 @pytest.mark.parametrize('line', ['rlrec list params/quick.yaml', 'rlrec data list'])
 def test_what_only_looks_is_run(line, namespace, monkeypatch):
     from typer.testing import CliRunner
-    from rlrec.batch import app
+    from rlrec.batch.command import app
     assert any(l.split('#')[0].strip()==line for kind,b in BLOCKS if kind=='bash' for l in b.splitlines())
     monkeypatch.chdir(ROOT)
     told = CliRunner().invoke(app, line.split()[1:], catch_exceptions=False)

@@ -25,18 +25,30 @@ from .results import compare,compare_text,export_rows
 from .gallery import cell,write_gallery
 from .publish import publish
 
-# %% ../../nbs/batch/07_command.ipynb #43192b90
-def facts_of(jobs:list[Job])->dict:  # what `data_of` says -> fingerprint and card
+# %% ../../nbs/batch/07_command.ipynb #6c49dc88
+def facts_of(jobs:list[Job],
+             missing=None,   # told about data that cannot be loaded, which is then left out; None: raise
+            )->dict:         # what `data_of` says -> fingerprint and card
     "The facts of the data that jobs load"
-    return {d: dataset_facts(**dict(d)) for d in dict.fromkeys(map(data_of, jobs)) if d}
+    facts = {}
+    for d in dict.fromkeys(d for j in jobs if (d := data_of(j))):
+        try: facts[d] = dataset_facts(**dict(d))
+        except RlrecError as e:
+            if not missing: raise
+            missing(e)
+    return facts
 
 def standings(batch:Batch, jobs:list[Job],
               facts:dict,                   # from `facts_of`
               known:dict=None,              # templates: name -> path; those of the project if None
              )->dict[str,tuple[str,str]]:   # path -> state and why
     "How jobs stand today"
-    known,package = known or templates(batch.root),source_hash()
-    return {j.path: standing(read_json(batch.folder/j.path/'run.json'), key_parts(j, known[j.report], facts.get(data_of(j), {}).get('fingerprint', ''), package), batch.folder/j.path) for j in jobs}
+    known,package,found = known or templates(batch.root),source_hash(),{}
+    for j in jobs:
+        record,data = read_json(batch.folder/j.path/'run.json'),facts.get(data_of(j))
+        fingerprint = data['fingerprint'] if data else record.get('parts', {}).get('data', '')   # not loaded: taken to be as it was
+        found[j.path] = standing(record, key_parts(j, known[j.report], fingerprint, package), batch.folder/j.path)
+    return found
 
 # %% ../../nbs/batch/07_command.ipynb #7f29f69a
 def serves(report:str,  # that has a summary
@@ -108,6 +120,7 @@ def run_batch(batch:Batch,
         for j in todo if which.get('fresh') else (): shutil.rmtree(batch.folder/'.checkpoints'/j.path, ignore_errors=True)
         try: return _run(batch, todo, facts, common, n, engine, scheduler)
         finally:
+            tidy(batch.folder)   # Ctrl-C may come while an attempt's folder is made
             shutil.rmtree(batch.folder/'.templates', ignore_errors=True)
             if not any(p.is_file() for p in (batch.folder/'.checkpoints').rglob('*')): shutil.rmtree(batch.folder/'.checkpoints', ignore_errors=True)
             write_gallery(batch.folder)
@@ -169,7 +182,7 @@ def list_jobs(file:_File, only:_Only=[]):
     "Show the jobs of a batch, how they stand, and how long the rest may take"
     batch = read_batch(file)
     jobs,live = select(batch.jobs, only),busy(batch.folder)
-    stand,past = standings(batch, jobs, facts_of(jobs)),records(batch.folder) if (batch.folder/'batch.json').exists() else []
+    stand,past = standings(batch, jobs, facts_of(jobs, _say)),records(batch.folder) if (batch.folder/'batch.json').exists() else []
     lines = [(j, *_state(batch, j, stand, live)) for j in jobs]
     for j,state,took,remark in lines: print(f'{state:8}{took:>8}  {j.path}  {remark}'.rstrip())
     counts,rest = Counter(l[1] for l in lines),remaining([l[0] for l in lines if l[1]!='done'], past)

@@ -84,7 +84,8 @@ def local(tasks:Iterable[dict],  # from `new_task`; taken one by one, when there
             for path,(task,folder,process) in [v for v in live.items() if v[1][2].exitcode is not None]:
                 del live[path]
                 killed = read_json(folder/'run.json').get('state') not in ENDED
-                if killed: _stop(process); end_those_in([folder])
+                if process.exitcode==255: _stop(process)   # what multiprocessing says when the fork server is gone; its worker may live on
+                if killed: end_those_in([folder])
                 if killed and path not in tried: tried.add(path); queue = _again(task, folder, queue)
                 else: yield task,*finish(task, folder, process.exitcode)
             time.sleep(.05)
@@ -115,9 +116,12 @@ def on_worker(task:dict)->tuple[str,int]:  # folder of the attempt, and how its 
     where = f'{platform.node()}: this worker'
     if not (Path(task['batch'])/'batch.json').exists(): raise ConfigError(f"{where} does not see {task['batch']}; put the project where all workers find it under the same path")
     if source_hash()!=task['record']['parts']['package']: raise ConfigError(f'{where} has another version of rlrec than the command; install the same one')
-    folder = prepare(task, secrets.token_hex(3))
-    code = subprocess.Popen(worker_command(task, folder), cwd=task['root']).wait()
-    if code: end_those_in([folder])
+    for _ in range(2):   # a process that is killed is tried once more, as on this machine
+        folder = prepare(task, secrets.token_hex(3))
+        code = subprocess.Popen(worker_command(task, folder), cwd=task['root']).wait()
+        if read_json(folder/'run.json').get('state') in ENDED: break
+        if not folder.exists(): raise ConfigError(f"{where} was told that nobody waits for {task['path']} any more")
+        end_those_in([folder])
     return str(folder),code
 
 # %% ../../nbs/batch/03_engines.ipynb #8ced41dc
@@ -128,7 +132,7 @@ def connect(n:int,               # workers, if we start them
     "A Dask client"
     if not importlib.util.find_spec('distributed'): raise ConfigError("--engine dask: Dask is not installed; pip install 'rlrec[dask]'")
     from distributed import Client,LocalCluster
-    logging.getLogger('distributed').setLevel(logging.CRITICAL)
+    for name in 'distributed','distributed.client': logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if not scheduler: scheduler = stack.enter_context(LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=logging.CRITICAL))
         try: client = Client(scheduler, timeout=10, set_as_default=False)
@@ -150,7 +154,7 @@ def dask(tasks:Iterable[dict],  # from `new_task`
                     task,future = open_.pop(key)
                     if key not in begun: yield task,'running',''
                     yield task,*_result(task, future, scheduler)
-                at_work = {k: folders[0] for keys in client.processing().values() for k in keys if k in open_ and (folders := attempts(open_[k][0]))}
+                at_work = {k: folders[0] for keys in _processing(client, scheduler).values() for k in keys if k in open_ and (folders := attempts(open_[k][0]))}
                 for key in at_work.keys()-begun: begun.add(key); yield open_[key][0],'running',''
                 time.sleep(.1)
                 yield None,'waiting',{open_[k][0]['path']: phase_of(folder) for k,folder in at_work.items()}
@@ -165,8 +169,14 @@ def attempts(task:dict)->list[Path]:
     place = Path(task['place'])
     return list(place.parent.glob(f'.{glob.escape(place.name)}.*.tmp'))
 
+def _gone(scheduler): return ConfigError(f"--scheduler {scheduler}: the scheduler has gone; start it again and run the batch again: what has finished is kept")
+
+def _processing(client, scheduler):
+    try: return client.processing()
+    except (OSError, TimeoutError): raise _gone(scheduler) from None
+
 def _result(task, future, scheduler):
-    if future.status in ('cancelled', 'lost'): raise ConfigError(f"--scheduler {scheduler}: the scheduler has gone; start it again and run the batch again: what has finished is kept")
+    if future.status in ('cancelled', 'lost'): raise _gone(scheduler)
     if future.status=='finished': return finish(task, Path(future.result()[0]), future.result()[1])
     error = future.exception()
     try: folder = prepare(task, secrets.token_hex(3))

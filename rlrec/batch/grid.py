@@ -7,13 +7,18 @@ __all__ = ['LIMITS', 'Source', 'at', 'get', 'Param', 'template_params', 'templat
            'check_value', 'spell', 'join_variants', 'Job', 'as_list', 'expand', 'Batch', 'find_root', 'read_batch',
            'select']
 
-# %% ../../nbs/batch/00_grid.ipynb #9435bff8
-import functools,itertools,re,math
+# %% ../../nbs/batch/00_grid.ipynb #6c88e663
+import itertools,math,re,sys
 from dataclasses import dataclass,field
 from pathlib import Path
 
-# %% ../../nbs/batch/00_grid.ipynb #e27a1fa1
-import nbformat, papermill as pm, yaml
+# %% ../../nbs/batch/00_grid.ipynb #516392f5
+_grammar = sys.modules.setdefault('rfc3987_syntax', None)
+import nbformat
+if _grammar is None: del sys.modules['rfc3987_syntax']
+
+# %% ../../nbs/batch/00_grid.ipynb #886e2994
+import papermill as pm, yaml
 from ..core import ConfigError,text_hash,unknown
 from ..data import catalogue
 
