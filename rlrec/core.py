@@ -70,14 +70,17 @@ def data_dir()->Path:  # may not exist
 
 # %% ../nbs/00_core.ipynb #b6550988
 @contextlib.contextmanager
-def whole_file(path:str|Path,  # where the file shall appear
-              ):               # gives a temporary path to write to
+def whole_file(path:str|Path,   # where the file shall appear
+               safe:bool=True,  # also from a loss of power
+              ):                # gives a temporary path to write to
     "Write to the path you are given; it takes its real name only if nothing went wrong"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield tmp
+        if safe:
+            with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
         e.filename = e.filename or str(path)   # a full disk does not say which file it was
@@ -97,7 +100,7 @@ def text_hash(*values)->str:  # 16 hexadecimal digits
 def phase(text:str):  # what is being done, in a few words
     "Tell the batch, if this is one of its jobs, what is being done"
     if os.environ.get('RLREC_PHASE'):
-        with contextlib.suppress(OSError), whole_file(os.environ['RLREC_PHASE']) as f: f.write_text(text, encoding='utf-8')
+        with contextlib.suppress(OSError), whole_file(os.environ['RLREC_PHASE'], safe=False) as f: f.write_text(text, encoding='utf-8')
 
 # %% ../nbs/00_core.ipynb #48b54b36
 class _Phase(tqdm):

@@ -4,7 +4,9 @@ import numpy as np, pandas as pd, pytest, torch
 from rlrec.core import ConfigError,stream
 from rlrec.agents.darlr import DARLR
 from rlrec.agents.selector import references
-from rlrec.agents.tracked import TrackedA2C,Training
+from rlrec.agents.checkpoints import Checkpoint,Training
+from rlrec.agents.dqn import History
+from rlrec.agents.tracked import TrackedA2C
 from rlrec.data.base import frame
 from rlrec.data.coat import synthetic_coat
 from rlrec.data.feed import FeedDataset
@@ -31,7 +33,7 @@ def made(env, k_sel=4, candidates=None, seed=0, refs=None, kind=DARLR, lists={},
 
 def collected(agent, env, seed=1):
     "One collection outside of a training: the rollout and what was chosen"
-    agent.begin(Training(agent, env), env)
+    agent.begin(Training(agent, env, History(env.num_envs), agent.streams, midway=False), env)
     r = agent.collect(env, *env.reset(seed=seed), stream(seed, 'act'))
     return r,agent.pending[1]
 
@@ -178,10 +180,16 @@ RESUMED = [{}, dict(write_back='live', gain='increment'), dict(frozen=False), di
 
 @pytest.mark.parametrize('settings', RESUMED)
 def test_a_training_that_was_interrupted_goes_on(settings, tmp_path):
-    def some(folder, steps): env = feed(mode='NX_0'); agent = made(env, **settings); return agent,agent.learn(env, steps, lambda step,a: step, 100, folder),env.table
-    a,h,x = some(tmp_path/'whole', 400)
-    some(tmp_path/'cut', 200)
-    b,g,y = some(tmp_path/'cut', 400)
+    class Stop(Exception): pass
+    def some(folder=None, until=500):
+        def look(step, agent):
+            if step>=until: raise Stop
+            return step
+        env = feed(mode='NX_0'); agent = made(env, **settings)
+        return agent,agent.learn(env, 400, look, 100, folder),env.table
+    a,h,x = some()
+    with pytest.raises(Stop): some(Checkpoint(tmp_path, every=0), 300)
+    b,g,y = some(tmp_path)
     assert same(a, b) and (x==y).all()
     for k in ('returns','return_step','eval'): np.testing.assert_array_equal(h[k], g[k])
     for name in ('own','pair'): np.testing.assert_array_equal(getattr(a.references, name), getattr(b.references, name))

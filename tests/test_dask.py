@@ -21,7 +21,7 @@ pq.write_table(pa.Table.from_pylist([row]), f'{out}/rows.parquet')''']
 
 pytestmark = pytest.mark.timeout(600)   # on a busy machine
 
-def project(folder, seeds=(0, 1, 2, 3, 4), nap=0.):
+def project(folder, seeds=(0, 1, 2, 3), nap=0.):
     "A project with one report, the batch file, and the folder of its results"
     write_template(folder/'reports'/'die.ipynb', CELLS)
     (folder/'params').mkdir()
@@ -34,7 +34,7 @@ def run(*args):
     with pytest.raises(SystemExit) as end: main([str(a) for a in args])
     return end.value.code or 0
 
-def rows(folder): return {p.parent.name: p.read_bytes() for p in folder.glob('die/*/*/rows.parquet')}
+def rows(folder): return {p.parent.name: p.read_bytes() for p in folder.glob('die/*/seed-*/rows.parquet')}
 
 def wait(what, seconds=300, every=.05):
     "What `what` returns, when that is something"
@@ -77,15 +77,16 @@ def cluster(processes, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def reference(tmp_path_factory):
-    "Rows of five seeds, one after the other on this machine"
+    "Rows of four seeds, one after the other on this machine"
     file,runs = project(tmp_path_factory.mktemp('reference'))
-    assert run('run', file)==0 and len(rows(runs))==5
+    assert run('run', file)==0 and len(rows(runs))==4
     return rows(runs)
 
 def resting(runs): return [p.parent for p in runs.glob('die/*/.*.tmp/phase.txt')]   # folders of the jobs under way that are at their nap
 
-def works_in(folder): # somebody does
+def works_in(folder): # somebody else does
     for p in psutil.process_iter():
+        if p.pid==os.getpid(): continue
         try:
             if str(folder) in ' '.join(p.cmdline()) or p.cwd().startswith(str(folder)): return True
         except psutil.Error: pass
@@ -102,7 +103,7 @@ def test_two_at_a_time_give_the_same_rows(reference, tmp_path, engine):
 def test_a_worker_that_is_killed_costs_nothing(reference, cluster, processes, tmp_path):
     "It dies with its nanny, its job and the job's kernel, as when a machine is lost"
     _,address,workers = cluster
-    file,runs = project(tmp_path, nap=2.)
+    file,runs = project(tmp_path, nap=1.)
     command = processes(*RLREC, 'run', file, '--engine', 'dask', '--scheduler', address, stderr=subprocess.PIPE, text=True)
     folder = wait(lambda: resting(runs))[0]
     victim = next(w for w in workers if any(str(folder) in ' '.join(p.cmdline()) for p in tree(w)))
@@ -110,23 +111,23 @@ def test_a_worker_that_is_killed_costs_nothing(reference, cluster, processes, tm
     said = command.communicate(timeout=300)[1]
     assert command.returncode==0 and 'failed' not in said, said
     assert {r['state'] for r in records(runs)}=={'done'} and rows(runs)==reference
-    assert not list(runs.rglob('.*.tmp')) and not works_in(tmp_path) and sum(w.poll() is None for w in workers)==1
+    assert not list(runs.rglob('.*.tmp')) and wait(lambda: not works_in(tmp_path)) and sum(w.poll() is None for w in workers)==1
 
 # ------------------------------------------------------------------------------------------------ no scheduler
 
 def test_a_scheduler_that_goes_away_ends_the_run_and_the_next_goes_on(reference, cluster, processes, tmp_path):
     scheduler,address,_ = cluster
-    file,runs = project(tmp_path, seeds=(3, 4), nap=3.)
+    file,runs = project(tmp_path, seeds=(2, 3), nap=2.)
     command = processes(*RLREC, 'run', file, '--engine', 'dask', '--scheduler', address, stderr=subprocess.PIPE, text=True)
     wait(lambda: rows(runs) and resting(runs))
     scheduler.kill()
     said = command.communicate(timeout=300)[1].splitlines()
     assert command.returncode==2 and len(said)==1 and address in said[0] and 'what has finished is kept' in said[0], said
-    kept = {p: p.stat().st_mtime_ns for p in runs.glob('die/*/*/rows.parquet')}
+    kept = {p: p.stat().st_mtime_ns for p in runs.glob('die/*/seed-*/rows.parquet')}
     assert len(kept)==1
     wait(lambda: not works_in(tmp_path))
     assert run('run', file, '--jobs', 2)==0
-    assert rows(runs)=={f'seed-{s}': reference[f'seed-{s}'] for s in (3, 4)} and all(p.stat().st_mtime_ns==t for p,t in kept.items())
+    assert rows(runs)=={f'seed-{s}': reference[f'seed-{s}'] for s in (2, 3)} and all(p.stat().st_mtime_ns==t for p,t in kept.items())
 
 def test_a_scheduler_that_is_not_there(tmp_path, capfd):
     file,runs = project(tmp_path)
@@ -169,13 +170,13 @@ def slurm(tmp_path, monkeypatch):
 
 def test_a_batch_runs_on_slurm(reference, slurm, script, capfd):
     "As far as a Slurm that runs everything at once can tell: workers are submitted with their limits, do the batch, and are cancelled in the end"
-    file,runs = project(slurm, seeds=(3, 4))
+    file,runs = project(slurm, seeds=[3])
     assert script('cluster_slurm.py', file, '--workers', 1, '--memory', '3GiB', '--hours', 5, '--queue', 'long')==0
-    assert rows(runs)=={s: reference[s] for s in ('seed-3', 'seed-4')}
+    assert rows(runs)=={'seed-3': reference['seed-3']}
     job = (slurm/'script').read_text()
     assert all(f'#SBATCH {o}\n' in job for o in ('-n 1', '--cpus-per-task=1', '--mem=3G', '-t 5:00:00', '-p long')) and '--nthreads 1' in job
     assert job.splitlines()[:9]==(slurm/'asked').read_text().splitlines()[:9]
-    assert (slurm/'cancelled').read_text()==(slurm/'jobs').read_text() and not works_in(slurm)
+    assert (slurm/'cancelled').read_text()==(slurm/'jobs').read_text() and wait(lambda: not works_in(slurm))
 
 def test_what_slurm_refuses_is_said_in_its_words(slurm, script, capfd):
     (slurm/'sbatch').write_text('#!/bin/sh\necho "sbatch: error: invalid partition specified: nope" >&2\nexit 1\n')

@@ -6,6 +6,8 @@ import pandas as pd, papermill as pm, pytest
 ROOT = Path(__file__).parent.parent
 COLD = dict(dataset='synthetic-movielens', encoder='tfidf-svd')
 TINY = {  # report -> parameters, with an embedded dataset, that finish in seconds
+    'ceilings': COLD | dict(users=20, train_episodes=20, horizon=5),
+    'ceilings_feed': dict(dataset='synthetic-kuairec', size=.04, width=2, eval_users=40),
     'cold_start': COLD | dict(train_episodes=40, eval_episodes=40),
     'cold_start_grid': COLD | dict(train_episodes=20, eval_episodes=20, learning_rates=[.001], gammas=[.98, 0.]),
     'cold_start_sensitivity': COLD | dict(interactions=100, eval_episodes=20, slates=[5], horizons=[3, 5]),
@@ -15,10 +17,13 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'darlr_sensitivity': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5), sweeps=['k_sel','lambda_uncertainty','lambda_entropy'], k_sel=[3], lambda_uncertainty=[.5]),
     'darlr': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5)),
     'darlr_dynamic_vs_static': dict(dataset='synthetic-coat', size=.3, epochs=1, steps_per_epoch=3000, inits=['roler'], writes=['off','live'], darlr=dict(k_sel=5)),
+    'degeneracy': COLD | dict(feed='synthetic-coat', size=.3, trainings=3, train_episodes=12, warmup=40, eval_episodes=30, rewards=['hit','price'], agents=['a2c','dqn'], interactions=320, eval_states=200, epochs=1, steps_per_epoch=3000),
     'feed': dict(dataset='synthetic-kuairec', size=.04, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
     'feed_exit_rule': dict(dataset='synthetic-kuairec', size=.04, epochs=1, steps_per_epoch=3000, methods=['mbpo','bcq'], exit_windows=[1,4]),
+    'irl': COLD | dict(users=6, horizon=4, train_episodes=20, iterations=3, fit_steps=20),
     'policy_entropy': dict(dataset='synthetic-music', interactions=640, eval_every=64, eval_states=300),
     'policy_entropy_sample': dict(dataset='digits', interactions=400, eval_every=50, eval_states=100, pg_rates=[1.5], ql_rates=[.15, .5], eps=[0.]),
+    'ties': COLD | dict(trainings=2, train_episodes=20, eval_episodes=40, policies=['heuristic','dqn','random'], studies=20, resamples=20, sizes=[3]),
     'update_rules': dict(dataset='digits', batch=8, states=10, learning_rates=[.01, .001], agents=['a2c', 'dqn']),
 }
 TEMPLATES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb') if not p.stem.endswith('_summary'))

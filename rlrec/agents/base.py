@@ -109,28 +109,31 @@ def save_parts(folder:str|Path,     # created if missing
 # %% ../../nbs/agents/00_base.ipynb #c1366fa4
 def load_parts(folder:str|Path,  # where `save_parts` wrote
                kind:str,         # the class that is expected
+               cure:str='save the policy again',   # of damage
               )->tuple:          # config, arrays
     "Read a policy's settings and weights"
     path = Path(folder)/'policy.json'
     if not path.exists(): raise DataError(f'{path}: there is no such file; a policy is a folder written by `save`')
     try: found = json.loads(path.read_text()); name,config,weights = found['kind'],found['config'],found['weights']
-    except (ValueError, KeyError, TypeError) as e: raise DataError(f'{path}: not the description of a policy ({e}); save the policy again') from None
+    except (ValueError, KeyError, TypeError) as e: raise DataError(f'{path}: not the description of a policy ({e}); {cure}') from None
     if name!=kind: raise DataError(f'{path}: holds a policy of class {name}, not {kind}; load it with {name}.load')
-    return config,load_arrays(Path(folder)/weights) if weights else {}
+    return config,load_arrays(Path(folder)/weights, cure) if weights else {}
 
-# %% ../../nbs/agents/00_base.ipynb #af7fb1b8
-def load_arrays(path:Path)->dict:  # name -> array
+# %% ../../nbs/agents/00_base.ipynb #e66927fb
+def load_arrays(path:Path,
+                cure:str='save the policy again',   # of damage
+               )->dict:                             # name -> array
     "Read a file of weights and check that its content is the one that its name promises"
     if not path.exists(): raise DataError(f'{path}: the weights are missing; copy the whole folder')
     data = path.read_bytes()
-    if path.name!=weights_name(data): raise DataError(f'{path}: the content does not match the fingerprint in the name; the file is damaged, save the policy again')
+    if path.name!=weights_name(data): raise DataError(f'{path}: the content does not match the fingerprint in the name; the file is damaged, {cure}')
     try: return read_arrays(data)
-    except SafetensorError as e: raise DataError(f'{path}: not a safetensors file ({e}); save the policy again') from None
+    except SafetensorError as e: raise DataError(f'{path}: not a safetensors file ({e}); {cure}') from None
 
 # %% ../../nbs/agents/00_base.ipynb #778aee9e
 class Policy:
     "Chooses actions for many users at once"
-    name = 'policy'
+    name,called = 'policy',None      # called: what a progress bar says instead of the name
     def seed(self, seed:int):        # 0 or more
         "Restart the policy's own random stream"
         self.rng = stream(seed, 'policy', self.name)

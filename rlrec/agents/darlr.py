@@ -14,9 +14,10 @@ from torch import nn
 from ..core import ConfigError,unknown
 from .a2c import softmax
 from .base import mask_of
+from .checkpoints import restore,stored
 from .dqn import flatten
 from .selector import GAINS,READERS,Likeness,References,Selector,anybody,cosines,diversity,estimates,nearest,pick,reward_gain,selector_loss,similarity
-from .tracked import TrackedA2C,TrackedSettings,restore,stored
+from .tracked import TrackedA2C,TrackedSettings
 
 # %% ../../nbs/agents/11_darlr.ipynb #7653feb0
 SELECT = 'learned','nearest','random'   # who picks: the selector, or a rule
@@ -78,7 +79,7 @@ def check(self:DARLRSettings):
 # %% ../../nbs/agents/11_darlr.ipynb #29ff81b2
 class DARLR(TrackedA2C):
     "A recommender whose rewards are re-shaped by a selector"
-    name,kind = 'a2c-tracked',DARLRSettings    # the name of its streams: those of the recommender alone
+    name,called,kind = 'a2c-tracked','darlr',DARLRSettings    # the name of its streams: those of the recommender alone
     streams = 'act','minibatches','select','share'
     extra = 'level','similarity','diversity','penalty','selector_policy_loss','selector_value_loss','selector_entropy'
     def __init__(self, observation_space,        # of a single row: a Box (window, 2), or the number 2*window
@@ -343,13 +344,13 @@ def point(self:DARLR, t):
 
 # %% ../../nbs/agents/11_darlr.ipynb #4010fcbe
 @patch
-def training_arrays(self:DARLR, env):
-    mine = stored('selector', self.selector_flat, self.selector_opt)
-    return super(DARLR, self).training_arrays(env) | mine | dict(table=env.table, noted=np.array(self.noted, np.float64).reshape(-1, len(self.extra)))
+def training_state(self:DARLR, env):
+    mine = dict(selector=stored(self.selector_flat, self.selector_opt), table=env.table, noted=np.array(self.noted, np.float64).reshape(-1, len(self.extra)))
+    return super(DARLR, self).training_state(env) | mine
 
 @patch
-def set_training_arrays(self:DARLR, env, arrays):
-    super(DARLR, self).set_training_arrays(env, arrays)
-    restore(arrays, 'selector', self.selector_flat, self.selector_opt)
-    env.table[:],self.noted = arrays['table'],arrays['noted'].tolist()
+def set_training_state(self:DARLR, env, state):
+    super(DARLR, self).set_training_state(env, state)
+    restore(self.selector_flat, self.selector_opt, state['selector'])
+    env.table[:],self.noted = state['table'],state['noted'].tolist()
     self.refresh(env)

@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['LOSSES', 'DQNSettings', 'settings_from', 'epsilon', 'next_value', 'td_target', 'endings', 'true_next', 'mlp',
            'flatten', 'Replay', 'width', 'choices', 'DQN', 'random_batches', 'bare_updates', 'History', 'due',
-           'check_fit']
+           'check_fit', 'begin_training']
 
 # %% ../../nbs/agents/03_dqn.ipynb #a807df95
 from dataclasses import asdict,dataclass,fields
+from pathlib import Path
 import gymnasium as gym, numpy as np, torch
 from fastcore.basics import patch
 from gymnasium.vector import AutoresetMode,VectorEnv
 from torch import nn
 from torch.nn import functional as F
-from ..core import ConfigError,DataError,progress,stream,stream_seed,unknown
+from ..core import ConfigError,DataError,stream,stream_seed,unknown
 from .base import Scored,explore,mask_of,masked_argmax
+from .checkpoints import Checkpoint,Training,restore,stored
 
 # %% ../../nbs/agents/03_dqn.ipynb #c3bfc726
 LOSSES = dict(huber=F.huber_loss, mse=F.mse_loss)  # name -> function of (values, targets), a mean over the batch
@@ -164,6 +166,21 @@ def draw(self:Replay, rng:np.random.Generator,
     parts = [torch.from_numpy(v.take(index, 0)).to(self.device).split(batch) for v in self.flat.values()]
     return [dict(zip(self.flat, p)) for p in zip(*parts)]
 
+# %% ../../nbs/agents/03_dqn.ipynb #0b335a6f
+@patch
+def state(self:Replay,
+          last:bool=False,  # is it not needed any more?
+         )->dict:
+    "What is remembered"
+    n = 0 if last else self.filled
+    return dict(at=self.at, filled=n, data={k: v[:n] for k,v in self.data.items()})
+
+@patch
+def set_state(self:Replay, state:dict):
+    "Remember what `state` has given"
+    self.at,self.filled = state['at'],state['filled']
+    for k,v in state['data'].items(): self.data[k][:self.filled] = v
+
 # %% ../../nbs/agents/03_dqn.ipynb #f622d2a2
 def width(space)->int:  # of a space, or a number of features
     "Numbers in one observation"
@@ -194,7 +211,7 @@ class DQN(Scored):
         self.opt = torch.optim.Adam([self.flat], lr=self.settings.lr, fused=True)
         self.seed(seed)
 
-# %% ../../nbs/agents/03_dqn.ipynb #0b335a6f
+# %% ../../nbs/agents/03_dqn.ipynb #b9713cd3
 @patch
 @torch.inference_mode()
 def q(self:DQN, obs:np.ndarray,  # (n, ...)
@@ -206,20 +223,20 @@ def q(self:DQN, obs:np.ndarray,  # (n, ...)
 @patch
 def scores(self:DQN, obs, info): return self.q(obs)
 
-# %% ../../nbs/agents/03_dqn.ipynb #b9713cd3
+# %% ../../nbs/agents/03_dqn.ipynb #1d1cbf01
 @patch
 def act(self:DQN, obs, info, greedy=True):
     q = self.q(obs)
     return masked_argmax(q, mask_of(info)) if greedy else explore(q, mask_of(info), self.settings.eps_end, self.rng)
 
-# %% ../../nbs/agents/03_dqn.ipynb #1d1cbf01
+# %% ../../nbs/agents/03_dqn.ipynb #b88a64d4
 @patch
 def action_gap(self:DQN, obs:np.ndarray)->np.ndarray:  # (n,) 0 or more, in units of value
     "Value of the best action above the second best"
     q = np.sort(self.q(obs), 1)
     return q[:,-1]-q[:,-2]
 
-# %% ../../nbs/agents/03_dqn.ipynb #b88a64d4
+# %% ../../nbs/agents/03_dqn.ipynb #28a3f370
 @patch
 def config(self:DQN): return dict(observation_space=self.width, action_space=self.n_actions, seed=self.root_seed, **asdict(self.settings))
 
@@ -232,7 +249,7 @@ def set_arrays(self:DQN, arrays):
     except RuntimeError: raise DataError(f'these weights do not fit a network of {self.width} features, {self.settings.hidden} and {self.n_actions} actions') from None
     self.target.load_state_dict(self.net.state_dict())
 
-# %% ../../nbs/agents/03_dqn.ipynb #28a3f370
+# %% ../../nbs/agents/03_dqn.ipynb #8f747f1d
 @patch
 @torch.no_grad()
 def targets(self:DQN, b:dict,   # a batch: reward; with a discount above 0 also next_obs, end, and next_mask where actions may be forbidden
@@ -244,7 +261,7 @@ def targets(self:DQN, b:dict,   # a batch: reward; with a discount above 0 also 
     value = next_value(q, self.net(b['next_obs']) if s.double else q, b.get('next_mask'))
     return td_target(value, b['reward'], b['end'], s.gamma)
 
-# %% ../../nbs/agents/03_dqn.ipynb #8f747f1d
+# %% ../../nbs/agents/03_dqn.ipynb #8322d8df
 @patch
 def update(self:DQN, b:dict,   # a batch: obs, action, and what `targets` needs
           )->torch.Tensor:     # the loss, a scalar
@@ -295,7 +312,7 @@ class History:
         "One more entry of each list"
         for k,v in values.items(): self.lists[k].append(v)
 
-# %% ../../nbs/agents/03_dqn.ipynb #8322d8df
+# %% ../../nbs/agents/03_dqn.ipynb #fc58f748
 @patch
 def point(self:History, step, losses, eps, q):
     "One more point of the curves; the losses since the last one are used up"
@@ -309,6 +326,17 @@ def arrays(self:History)->dict:
     flat = {k: np.concatenate([[], *v]) if k.startswith('return') else v for k,v in self.lists.items()}
     return {k: v if k=='eval' else np.array(v, np.int64 if k.endswith('step') else np.float64) for k,v in flat.items()}
 
+# %% ../../nbs/agents/03_dqn.ipynb #82560e44
+@patch
+def state(self:History)->dict:
+    "What has been noted, to be stored"
+    return dict(running=self.running, lists=self.lists | {k: [np.concatenate([[], *self.lists[k]])] for k in ('returns','return_step')})
+
+@patch
+def set_state(self:History, state:dict):
+    "Take over what `state` has given"
+    self.running,self.lists = state['running'],state['lists']
+
 # %% ../../nbs/agents/03_dqn.ipynb #3c2bc508
 def due(step:int,    # interactions so far
         n:int,       # interactions since the last time of asking
@@ -317,7 +345,7 @@ def due(step:int,    # interactions so far
     "Has a multiple of `every` been passed?"
     return step//every > (step-n)//every
 
-# %% ../../nbs/agents/03_dqn.ipynb #fc58f748
+# %% ../../nbs/agents/03_dqn.ipynb #39a3b848
 @patch
 @torch.no_grad()
 def renew(self:DQN, step:int, n:int):  # interactions so far, and since the last call
@@ -337,19 +365,43 @@ def check_fit(agent,    # has `width` and `n_actions`
     shape = width(env.single_observation_space),choices(env.single_action_space)
     if shape!=(agent.width, agent.n_actions): raise ConfigError(f'this agent was made for {agent.width} features and {agent.n_actions} actions, the environment has {shape[0]} and {shape[1]}')
 
-# %% ../../nbs/agents/03_dqn.ipynb #82560e44
+# %% ../../nbs/agents/03_dqn.ipynb #1543fdd0
+def begin_training(agent, env, steps,       # as for `check_fit`
+                   history:History,         # empty
+                   streams:tuple,           # names of random streams
+                   eval_every, checkpoint,  # as for `DQN.learn`
+                  )->tuple:                 # Training; first observation and info; what else was found
+    "What the loop of a learner starts from"
+    check_fit(agent, env, steps)
+    t,(obs,info) = Training(agent, env, history, streams),env.reset(seed=stream_seed(agent.root_seed, agent.name, 'env', agent.steps))
+    found = t.find(checkpoint, steps=steps, eval_every=eval_every) or dict(obs=obs, info=info)
+    return t,found['obs'],found['info'],found
+
+# %% ../../nbs/agents/03_dqn.ipynb #42ffed88
 @patch
-def begin(self:DQN, env, steps):
-    "First observation, memory and random streams of a training"
-    check_fit(self, env, steps)
-    obs,info = env.reset(seed=stream_seed(self.root_seed, 'dqn', 'env', self.steps))
+def begin(self:DQN, env, steps, eval_every=None, checkpoint=None):  # as for `learn`
+    "A training, its observation, its memory, and the interactions that no update has followed yet"
+    t,obs,info,found = begin_training(self, env, steps, History(env.num_envs), ('explore','replay'), eval_every, checkpoint)
     slots,f,vector = max(1, min(self.settings.buffer, steps)//env.num_envs),np.float32,((self.width,), np.float32)
     parts = dict(obs=vector, action=((), np.int64), reward=((), f))
     if self.settings.gamma: parts |= dict(next_obs=vector, end=((), bool))
     if self.settings.gamma and mask_of(info) is not None: parts['next_mask'] = ((self.n_actions,), bool)
-    return obs,info,Replay(slots, env.num_envs, self.device, **parts),[stream(self.root_seed, 'dqn', k, self.steps) for k in ('explore','replay')]
+    replay = Replay(slots, env.num_envs, self.device, **parts)
+    if 'replay' in found: replay.set_state(found['replay'])
+    return t,obs,info,replay,found.get('owed', 0)
 
-# %% ../../nbs/agents/03_dqn.ipynb #39a3b848
+# %% ../../nbs/agents/03_dqn.ipynb #fc9c56ff
+@patch
+def training_state(self:DQN, env)->dict:
+    "What changes while it learns"
+    return dict(**stored(self.flat, self.opt), target=dict(self.target.state_dict()))
+
+@patch
+def set_training_state(self:DQN, env, state:dict):
+    "Take over what `training_state` has given"
+    restore(self.flat, self.opt, state); self.target.load_state_dict(state['target'])
+
+# %% ../../nbs/agents/03_dqn.ipynb #7c17f9f5
 @patch
 def following(self:DQN, obs, info, end, cut)->dict:
     "What follows each action, as parts of the memory"
@@ -358,18 +410,19 @@ def following(self:DQN, obs, info, end, cut)->dict:
     out = dict(next_obs=true_next(obs, info.get('final_obs'), cut), end=end)
     return out if mask is None else out | dict(next_mask=true_next(mask, mask_of(old), cut))
 
-# %% ../../nbs/agents/03_dqn.ipynb #42ffed88
+# %% ../../nbs/agents/03_dqn.ipynb #de12335e
 @patch
 def learn(self:DQN,
           env:VectorEnv,           # in autoreset mode SAME_STEP
           steps:int,               # interactions, over all rows
           on_eval=None,            # called as `on_eval(step, agent)`; what it returns is kept
           eval_every:int=None,     # interactions between two calls; None: once, at the end
+          checkpoint:str|Path|Checkpoint=None,   # folder of this training: what is found there goes on, and from time to time it is written
          )->dict:                  # arrays: returns, return_step; step, loss, epsilon, max_q; eval_step and the list eval
     "Act, remember, and take one gradient step per `train_every` interactions"
-    s,n,losses,history,owed = self.settings,env.num_envs,[],History(env.num_envs),0
-    obs,info,replay,(look,pick) = self.begin(env, steps)
-    for step in progress(range(n, steps+n, n), 'dqn'):
+    t,obs,info,replay,owed = self.begin(env, steps, eval_every, checkpoint)
+    s,n,history,losses,look,pick = self.settings,env.num_envs,t.history,t.losses,*t.streams.values()
+    for step in t.turns(n, steps):
         q,eps = self.q(obs),epsilon(step-n, steps, s.eps_start, s.eps_end, s.eps_share)
         action = explore(q, mask_of(info), eps, look)
         replay.put(obs=obs, action=action)
@@ -378,9 +431,8 @@ def learn(self:DQN,
         replay.put(reward=reward, **self.following(obs, info, end, cut)); replay.advance()
         history.reward(step, reward, terminated | truncated)
         updates,owed = divmod(owed+n, s.train_every) if step>=s.warmup else (0,0)
-        losses += [self.update(b) for b in replay.draw(pick, updates, s.batch)]
-        self.renew(step, n)
+        losses += [self.update(b) for b in replay.draw(pick, updates, s.batch)]; self.renew(step, n)
         if due(step, n, max(steps//500, 1)): history.point(step, losses, eps, q)
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))
-    self.steps += step
-    return history.arrays()
+        if t.due(last := step>=steps): t.write(obs=obs, info=info, owed=owed, replay=replay.state(last))
+    self.steps += t.step; return history.arrays()

@@ -7,12 +7,14 @@ __all__ = ['pg_step', 'ql_step', 'pg_drift', 'ql_drift', 'LinearPGSettings', 'Li
 
 # %% ../../nbs/agents/04_linear.ipynb #0f81b8bb
 from dataclasses import asdict,dataclass
+from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from gymnasium.vector import VectorEnv
-from ..core import ConfigError,DataError,progress,stream,stream_seed
+from ..core import ConfigError,DataError
 from .base import Policy,explore,mask_of,masked_argmax,one_hot,sample,softmax
-from .dqn import History,check_fit,choices,due,settings_from,width
+from .checkpoints import Checkpoint
+from .dqn import History,begin_training,choices,due,settings_from,width
 
 # %% ../../nbs/agents/04_linear.ipynb #0ec8f2c8
 def pg_step(W:np.ndarray,              # (n_actions, width) weights
@@ -105,6 +107,12 @@ def set_arrays(self:Linear, arrays):
     if arrays.get('W', np.empty(0)).shape!=self.W.shape: raise DataError(f'these weights do not fit {self.n_actions} actions and {self.width} features')
     self.W = arrays['W'].astype(np.float64)
 
+@patch
+def training_state(self:Linear, env)->dict: "What changes while it learns"; return self.arrays()
+
+@patch
+def set_training_state(self:Linear, env, state:dict): "Take over what `training_state` has given"; self.set_arrays(state)
+
 # %% ../../nbs/agents/04_linear.ipynb #47516392
 class LinearPG(Linear):
     "Linear policy gradient: a softmax over linear logits, learned from rewards alone"
@@ -137,17 +145,18 @@ def learn(self:Linear,
           steps:int,               # interactions, over all rows
           on_eval=None,            # called as `on_eval(step, agent)`; what it returns is kept
           eval_every:int=None,     # interactions between two calls; None: once, at the end
+          checkpoint:str|Path|Checkpoint=None,   # folder of this training: what is found there goes on, and from time to time it is written
          )->dict:                  # arrays: returns, return_step; eval_step and the list eval
     "Act, and take one gradient step on the rewards of all rows"
-    check_fit(self, env, steps)
-    n,history,rng = env.num_envs,History(env.num_envs),stream(self.root_seed, self.name, 'explore', self.steps)
-    obs,info = env.reset(seed=stream_seed(self.root_seed, self.name, 'env', self.steps))
-    for step in progress(range(n, steps+n, n), self.name):
+    t,obs,info,_ = begin_training(self, env, steps, History(env.num_envs), ('explore',), eval_every, checkpoint)
+    n,history,rng = env.num_envs,t.history,t.streams['explore']
+    for step in t.turns(n, steps):
         s,mask = np.array(obs, np.float64).reshape(n, -1),mask_of(info)   # a copy: the environment may reuse its array
         action = self.choose(s@self.W.T, mask, rng)
         obs,reward,terminated,truncated,info = env.step(action)
         self.update(s, action, np.asarray(reward, np.float64), mask)
         history.reward(step, reward, terminated | truncated)
         if on_eval and due(step, n, eval_every or steps): history.add(eval_step=step, eval=on_eval(step, self))
-    self.steps += step
+        if t.due(step>=steps): t.write(obs=obs, info=info)
+    self.steps += t.step
     return {k: v for k,v in history.arrays().items() if k in ('returns','return_step','eval_step','eval')}

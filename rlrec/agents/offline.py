@@ -10,14 +10,16 @@ __all__ = ['PARTS', 'ACTS_BY', 'OFFLINE', 'check_shapes', 'check_log', 'record',
 # %% ../../nbs/agents/09_offline.ipynb #20eaa68c
 import math
 from dataclasses import asdict,dataclass
+from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from gymnasium.vector import VectorEnv
 from torch import nn
 from torch.nn import functional as F
-from ..core import ConfigError,DataError,progress,stream,stream_seed,unknown
+from ..core import ConfigError,DataError,stream,stream_seed,unknown
 from .a2c import allowed,tensor
 from .base import Policy,Scored,mask_of,masked_argmax,sample,softmax
+from .checkpoints import Checkpoint,Training,restore,stored
 from .dqn import History,choices,due,flatten,mlp,settings_from,true_next,width
 from .trackers import make_tracker
 
@@ -239,19 +241,35 @@ def update(self:Offline, b:dict)->torch.Tensor:  # a batch: state, action, targe
 
 # %% ../../nbs/agents/09_offline.ipynb #d666aa25
 @patch
+def training_state(self:Offline, env)->dict:
+    "What changes while it learns"
+    return dict(**stored(self.flat, self.opt), target=dict(self.target.state_dict()))
+
+@patch
+def set_training_state(self:Offline, env, state:dict):
+    "Take over what `training_state` has given"
+    restore(self.flat, self.opt, state); self.target.load_state_dict(state['target'])
+
+# %% ../../nbs/agents/09_offline.ipynb #205497a2
+@patch
 def learn_offline(self:Offline,
                   log:dict,                # arrays obs, action, reward, next_obs, end, episode; see `check_log`
                   updates:int,             # gradient steps
                   on_eval=None,            # called as `on_eval(update, agent)`; what it returns is kept
                   eval_every:int=None,     # updates between two calls; None: once, at the end
+                  checkpoint:str|Path|Checkpoint=None,   # folder of this training: what is found there goes on, and from time to time it is written
                  )->dict:                  # arrays: step, loss; eval_step and the list eval (nothing is played, so `returns` stays empty)
     "Learn from a log, without acting"
     if updates<1: raise ConfigError(f'updates must be 1 or more, not {updates}')
-    d,rng,losses,history = self.prepare(log),stream(self.root_seed, self.name, 'batches', self.steps),[],History(1, ('loss',))
-    for step,b in enumerate(progress(self.batches(d, updates, rng), self.name, total=updates), 1):
+    d,t = self.prepare(log),Training(self, None, History(1, ('loss',)), ('batches',))
+    t.find(checkpoint, updates=updates, eval_every=eval_every)
+    history,losses = t.history,t.losses
+    for step,b in zip(t.turns(1, updates), self.batches(d, updates-t.step, t.streams['batches'])):
         losses.append(self.update(b))
         if due(step, 1, max(updates//100, 1)): history.add(step=step, loss=torch.stack(losses).mean().item()); losses.clear()
         if on_eval and due(step, 1, eval_every or updates): history.add(eval_step=step, eval=on_eval(step, self))
+        last = step==updates
+        if (last or self.steps%self.settings.target_every==0) and t.due(last): t.write()
     return history.arrays()
 
 # %% ../../nbs/agents/09_offline.ipynb #c853edb6
@@ -361,7 +379,7 @@ class CQL(Offline):
         "(n, items) the mean of each item's quantiles"
         return F.linear(h, *(p.view(self.n_actions, self.settings.quantiles, *p.shape[1:]).mean(1) for p in (net[-1].weight, net[-1].bias)))
 
-# %% ../../nbs/agents/09_offline.ipynb #205497a2
+# %% ../../nbs/agents/09_offline.ipynb #500360ea
 @patch
 @torch.no_grad()
 def q(self:CQL, obs): return self.mean_q(self.net, self.net[:-1](self.states(obs))).cpu().numpy()
@@ -371,7 +389,7 @@ def value(self:CQL, x):
     h = self.target[:-1](x)
     return chosen(self.target, h, self.mean_q(self.target, h).argmax(1), self.settings.quantiles)
 
-# %% ../../nbs/agents/09_offline.ipynb #500360ea
+# %% ../../nbs/agents/09_offline.ipynb #6eaefcfa
 @patch
 def loss(self:CQL, b):
     h,s = self.net[:-1](b['state']),self.settings
@@ -406,7 +424,7 @@ class CRR(Offline):
     def probs(self, obs, info): return softmax(self.logits(obs), mask=mask_of(info))
     def act(self, obs, info, greedy=True): return masked_argmax(self.logits(obs), mask_of(info)) if greedy else sample(self.probs(obs, info), self.rng)
 
-# %% ../../nbs/agents/09_offline.ipynb #6eaefcfa
+# %% ../../nbs/agents/09_offline.ipynb #34b71d55
 @patch
 def both(self:CRR, net, x):
     "(n, items) values and logits"
@@ -418,7 +436,7 @@ def value(self:CRR, x):
     q,logits = self.both(self.target, x)
     return (logits.softmax(1)*q).sum(1, keepdim=True)
 
-# %% ../../nbs/agents/09_offline.ipynb #34b71d55
+# %% ../../nbs/agents/09_offline.ipynb #56394e4a
 @patch
 def loss(self:CRR, b):
     (q,logits),action,s = self.both(self.net, b['state']),b['action'],self.settings

@@ -50,6 +50,15 @@ def step(self:Task, actions:np.ndarray):  # (num_envs,)
         self.start(done)
     return self.observe(),reward.astype(np.float32),terminated,truncated,self.told() | info
 
+# %% ../../nbs/agents/01_tasks.ipynb #847cb23b
+@patch
+def state_arrays(self:Task)->dict: "By name, all that may change"; return {k: v for k,v in vars(self).items() if isinstance(v, np.ndarray)}
+
+@patch
+def set_state_arrays(self:Task, arrays:dict):
+    "Take over what `state_arrays` has given"
+    for k,v in arrays.items(): setattr(self, k, v.copy())
+
 # %% ../../nbs/agents/01_tasks.ipynb #827b5510
 class IdentityTask(Task):
     "The action that equals the observed symbol pays 1"
@@ -97,7 +106,7 @@ class Corridor(Task):
         now = np.eye(self.length, dtype=np.float32)[self.cell]
         return np.hstack([now, np.eye(self.horizon+1, dtype=np.float32)[self.t,:-1]]) if self.clock else now
 
-# %% ../../nbs/agents/01_tasks.ipynb #847cb23b
+# %% ../../nbs/agents/01_tasks.ipynb #e1d2c053
 @patch
 def move(self:Corridor, actions):
     to = self.cell+np.where(actions==1, 1, -1)
@@ -141,7 +150,7 @@ class FeedTask(Task):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.tokens,self.shown = np.zeros((num_envs, window, 2), np.float32),np.zeros((num_envs, n_items), bool)
 
-# %% ../../nbs/agents/01_tasks.ipynb #e1d2c053
+# %% ../../nbs/agents/01_tasks.ipynb #aed132f2
 @patch
 def start(self:FeedTask, rows):
     self.tokens[rows],self.shown[rows] = (-1,0),False
@@ -161,7 +170,7 @@ def move(self:FeedTask, actions):
     self.tokens[:,-1] = np.stack([actions, reward], 1)
     return reward,np.zeros(self.num_envs, bool)
 
-# %% ../../nbs/agents/01_tasks.ipynb #aed132f2
+# %% ../../nbs/agents/01_tasks.ipynb #159321b4
 @patch
 def best_sequence(self:FeedTask,
                   gamma:float=1.,   # discount
@@ -192,7 +201,7 @@ class SharedFeed(Task):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.tokens,self.user,self.seats = np.zeros((num_envs, window, 2), np.float32),np.zeros(num_envs, np.int64),None
 
-# %% ../../nbs/agents/01_tasks.ipynb #159321b4
+# %% ../../nbs/agents/01_tasks.ipynb #0a1637c2
 @patch
 def reset(self:SharedFeed, *, seed=None, options=None):
     "Seat a user in every row; `options['users']` says whom"
@@ -211,7 +220,7 @@ def observe(self:SharedFeed): return self.tokens.copy()
 @patch
 def told(self:SharedFeed): return dict(user=self.user.copy())
 
-# %% ../../nbs/agents/01_tasks.ipynb #0a1637c2
+# %% ../../nbs/agents/01_tasks.ipynb #a8baa370
 @patch
 def move(self:SharedFeed, actions):
     reward = self.table[self.user,actions]

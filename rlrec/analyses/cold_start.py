@@ -9,6 +9,7 @@ __all__ = ['CHOOSERS', 'PLACED', 'make_policy', 'tools_for', 'train', 'add_curve
 # %% ../../nbs/analyses/06_cold_start.ipynb #f716d6a1
 import numpy as np, pandas as pd
 from ..core import ConfigError,stream,unknown
+from ..agents.checkpoints import kept,mark
 from ..agents.dqn import DQN
 from ..agents.policies import Constant,Heuristic,Oracle,Uniform
 from .degeneracy import agreement,cells,placement
@@ -51,7 +52,8 @@ def train(world:World,               # cohort and tools
     "Train a DQN on the two tools"
     venv = ColdStartEnv(world, num_envs, horizon, slate, copy=False, **(env or {}))
     agent = DQN(venv.single_observation_space, venv.single_action_space, seed=seed, bootstrap_truncated=False, **settings)
-    return agent,agent.learn(venv, episodes*horizon, on_eval=on_eval, eval_every=eval_every)
+    name = mark(world.dataset.fingerprint, world.users, world.count, seed, episodes, num_envs, horizon, slate, env or {}, settings, eval_every)
+    return agent,agent.learn(venv, episodes*horizon, on_eval=on_eval, eval_every=eval_every, checkpoint=kept('cold-start', f'dqn-{name}'))
 
 # %% ../../nbs/analyses/06_cold_start.ipynb #92f016ae
 def add_curve(rows:Rows,                # to add to

@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['JUDGED', 'BANDIT', 'METHODS', 'BELIEF', 'LISTS', 'EPOCH_SD', 'dominating', 'majority', 'feed_metrics', 'play',
            'Judge', 'log_mean', 'anchors', 'most_of_a_tag', 'bound', 'rule_groups', 'oracle_bounds', 'halves',
-           'who_judges', 'Study', 'draws', 'reseed', 'add_method', 'add_final', 'add_anchors', 'within_users',
+           'who_judges', 'fitted', 'Study', 'draws', 'reseed', 'add_method', 'add_final', 'add_anchors', 'within_users',
            'same_unit', 'add_models', 'published_feed', 'published_darlr', 'published_ablation', 'published_tens',
            'same_part', 'over_training', 'last_quarter']
 
-# %% ../../nbs/analyses/09_feed.ipynb #f77cbcb8
+# %% ../../nbs/analyses/09_feed.ipynb #3926c186
+import time
+from dataclasses import asdict
 from functools import cached_property
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core import ConfigError,stream,stream_seed,unknown
+from ..agents.checkpoints import Checkpoint,kept,mark
 from ..agents.darlr import DARLR
 from ..agents.offline import OFFLINE
 from ..agents.policies import Careful,EpsilonGreedy,Table,UCB,Uniform
@@ -166,6 +169,11 @@ METHODS = (*SIMULATED, *BANDIT, *OFFLINE)
 BELIEF = 'init','penalty','lambda_uncertainty','lambda_entropy'   # settings of `moving`
 LISTS = 'candidates','cosine','projection','include_self'         # settings of `references`
 
+# %% ../../nbs/analyses/09_feed.ipynb #0bc4efaa
+def fitted(data, seed:int=0, epochs:int=200)->Models:
+    "The models of a dataset; in a batch, their fits go on after a kill"
+    return Models(data, seed, epochs, kept=lambda name: kept('world-model', f'{name}-{mark(data.fingerprint, seed, epochs)}'))
+
 # %% ../../nbs/analyses/09_feed.ipynb #84915b76
 class Study:
     "Trains and judges every method on one dataset with one seed"
@@ -180,12 +188,12 @@ class Study:
                  judged:str='all',               # which users judge, one of `JUDGED`
                  darlr:dict=None,                # settings of DARLR, its belief and its references, beside those of the setup
                  models:Models=None):            # fitted before; None: fit them when needed
-        self.data,self.seed,self.epochs,self.steps_per_epoch,self.num_envs,self.tables = data,seed,epochs,steps_per_epoch,num_envs,{}
+        self.data,self.seed,self.epochs,self.steps_per_epoch,self.num_envs,self.tables,self.notes,self.seconds = data,seed,epochs,steps_per_epoch,num_envs,{},{},{}
         self.mask_in_training,self.file_order,self.tracker = mask_in_training,file_order,tracker
         if tracker!='published' and tracker not in TRACKERS: raise unknown('tracker', tracker, ['published', *TRACKERS])
         if epochs<1: raise ConfigError(f'epochs must be 1 or more, not {epochs}')
         if steps_per_epoch<num_envs*horizon: raise ConfigError(f'steps_per_epoch must be {num_envs*horizon} or more, an episode of {horizon} steps for each of {num_envs} simulated users, not {steps_per_epoch}')
-        self.models = models or Models(data, seed, epochs)
+        self.models = models or fitted(data, seed, epochs)
         self.rule = dict(exit_window=exit_window, exit_threshold=exit_threshold, horizon=horizon)
         self.users,self.darlr,self.judges = who_judges(data, judged),self.models.setup.darlr | (darlr or {}),{}
         if 0<eval_users<len(self.users): self.users = np.sort(np.random.default_rng(stream_seed(seed, 'feed', 'eval users')).choice(self.users, eval_users, replace=False))
@@ -222,28 +230,47 @@ def reseed(policy, seed:int):
     if not isinstance(policy, UCB): policy.seed(seed)
 
 @patch
+def look(self:Study, method:str, note=None):  # as for `learn`; gives a function of (policy, epoch from 0)
+    "What is done after each epoch; it depends on the policy and on the number of the epoch, and on nothing that was seen before"
+    clock = [time.process_time()]
+    def judged(policy, epoch):
+        if epoch>=self.epochs: return None
+        reseed(policy, stream_seed(self.seed, 'feed', 'judge', epoch))
+        modes = self.judge(method)(policy, greedy=not draws(method))
+        clock.append(time.process_time())
+        return dict(modes=modes, seconds=clock[-1]-clock[-2], note=note(policy) if note else None)
+    return judged
+
+@patch
+def place(self:Study, method:str)->Checkpoint|None:
+    "Where a method's training is kept in a batch, found by all that it depends on"
+    m = self.models
+    return kept('feed', f'{method}-'+mark(self.data.fingerprint, self.seed, self.epochs, self.steps_per_epoch, self.num_envs, self.rule, self.users, self.mask_in_training, self.file_order, self.tracker,
+                                          self.darlr if method=='darlr' else None, m.seed, m.epochs, asdict(m.setup)))
+
+# %% ../../nbs/analyses/09_feed.ipynb #e43b8731
+@patch
 def learn(self:Study, method:str,  # one of `METHODS`
           watch=None,              # for darlr: told what happens in each collection, see `DARLR`
+          note=None,               # called as `note(policy)` after each epoch; what it returned last is put into `notes`
          )->tuple:                 # the policy, and for each epoch a dict mode -> metrics
     "Train a method and judge it after every epoch"
     if method not in METHODS: raise unknown('method', method, METHODS)
-    seen = []
-    def look(policy):
-        if len(seen)==self.epochs: return
-        reseed(policy, stream_seed(self.seed, 'feed', 'judge', len(seen)))
-        seen.append(self.judge(method)(policy, greedy=not draws(method)))
-    if method in BANDIT: return self.bandit_like(method, look),seen
-    if method in OFFLINE:
-        agent,each = self.agent(method, self.judge(method).envs['FB'][0]),self.steps_per_epoch//100
-        agent.learn_offline(self.log(method), self.epochs*each, lambda step,a: look(a), each)
-        return agent,seen
-    env,agent = self.practise(method)
-    if watch: agent.watch = watch
-    agent.learn(env, self.epochs*self.steps_per_epoch, lambda step,a: look(a), self.steps_per_epoch)
-    if method=='darlr': self.tables[method] = agent.live(env)
-    return agent,seen
+    look = self.look(method, note)
+    if method in BANDIT: policy,told = self.bandit_like(method, look)
+    elif method in OFFLINE:
+        policy,each = self.agent(method, self.judge(method).envs['FB'][0]),self.steps_per_epoch//100
+        told = policy.learn_offline(self.log(method), self.epochs*each, lambda step,a: look(a, step//each-1), each, self.place(method))['eval']
+    else:
+        env,policy = self.practise(method)
+        policy.called,policy.watch = method,watch
+        told = policy.learn(env, self.epochs*self.steps_per_epoch, lambda step,a: look(a, step//self.steps_per_epoch-1), self.steps_per_epoch, self.place(method))['eval']
+        if method=='darlr': self.tables[method] = policy.live(env)
+    told = [e for e in told if e]
+    self.notes[method],self.seconds[method] = told[-1]['note'],sum(e['seconds'] for e in told)
+    return policy,[e['modes'] for e in told]
 
-# %% ../../nbs/analyses/09_feed.ipynb #e43b8731
+# %% ../../nbs/analyses/09_feed.ipynb #c7ec85e7
 @patch
 def practise(self:Study, method:str)->tuple:  # the simulated feed, the untrained agent
     "What a method that practises begins with"
@@ -258,23 +285,26 @@ def dual(self:Study, given:dict)->DARLR:
     refs = references(self.models.tables[0], mine['k_sel'], **{k: v for k,v in self.darlr.items() if k in LISTS})
     return DARLR(**given, references=refs, **dict(scratch=True) | ({} if self.tracker=='published' else dict(tracker=self.tracker)) | mine)
 
-# %% ../../nbs/analyses/09_feed.ipynb #c7ec85e7
+# %% ../../nbs/analyses/09_feed.ipynb #9006c631
 @patch
 def log(self:Study, method:str)->dict:  # for `learn_offline`
     "The log as sessions whose rewards are 0 or more"
     log = logged(self.data, window=self.memory(method), seed=self.seed, file_order=self.file_order, **self.rule)
     return log | dict(reward=log['reward']-log['reward'].min())
 
-# %% ../../nbs/analyses/09_feed.ipynb #9006c631
+# %% ../../nbs/analyses/09_feed.ipynb #8c43b062
 @patch
-def bandit_like(self:Study, method, look):
+def bandit_like(self:Study, method, look)->tuple:  # the policy, what `look` said after each epoch
     "A single world model, trained for long; the policy reads its table after every epoch, and UCB goes on counting through users, modes and epochs"
     policy = BANDIT[method](np.zeros_like(self.data.truth)); policy.seed(stream_seed(self.seed, 'feed', method))
-    def on_epoch(epoch, model):
+    def read(model):
         policy.table = model.matrices()[0]
-        if epoch>0: look(policy)
-    self.models.single(method, on_epoch)
-    return policy
+        if method=='ucb' and model.told: policy.counts = model.told[-1]['counts'].copy()
+    def on_epoch(epoch, model):
+        read(model)
+        return dict(told=look(policy, epoch-1), counts=policy.counts.copy() if method=='ucb' else None)
+    model = self.models.single(method, on_epoch, self.place(method)); read(model)
+    return policy,[e['told'] for e in model.told]
 
 # %% ../../nbs/analyses/09_feed.ipynb #9985a200
 def add_method(rows:Rows, study:Study, method:str, policy, seen:list, repeats:int=5,

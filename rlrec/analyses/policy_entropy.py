@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Q_TEMPERATURE', 'SETUPS', 'ROWS', 'AGENTS', 'TEMPERATURES', 'SCALARS', 'READINGS', 'LEVELS', 'EvaluationSet',
            'evaluation_set', 'evaluate', 'scores', 'temperature_of', 'judge', 'set_cover', 'bounds', 'Setup', 'setup',
-           'problem', 'make_agent', 'watch', 'stacked', 'sweep', 'at_state_entropy', 'epsilon_greedy', 'first_reach',
-           'add_curves', 'add_final', 'add_sweep', 'add_bounds', 'shares_of', 'at_equal_value', 'read_four', 'verdict',
-           'published_finals', 'bands', 'published_curves']
+           'problem', 'make_agent', 'uniforms', 'watch', 'stacked', 'sweep', 'at_state_entropy', 'epsilon_greedy',
+           'first_reach', 'add_curves', 'add_final', 'add_sweep', 'add_bounds', 'shares_of', 'at_equal_value',
+           'read_four', 'verdict', 'published_finals', 'bands', 'published_curves']
 
 # %% ../../nbs/analyses/07_policy_entropy.ipynb #fb072ec9
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 from ..core import ConfigError,stream,unknown
 from ..agents.a2c import A2C
 from ..agents.base import inverse_cdf,one_hot,softmax
+from ..agents.checkpoints import kept,mark
 from ..agents.dqn import DQN
 from ..agents.ppo import PPO
 from .metrics import entropy
@@ -158,6 +159,16 @@ def make_agent(name:str,               # one of `AGENTS`
     own = dict(gamma=0., batch=ROWS, buffer=10_000, warmup=0, train_every=ROWS, eps_end=eps_end, eps_share=.1) if name=='dqn' else dict(trunk=trunk, entropy_bonus=entropy_bonus)
     return AGENTS[name](bandit.width, bandit.n_actions, seed=seed, hidden=s.hidden, lr=s.lr[name], **own)
 
+# %% ../../nbs/analyses/07_policy_entropy.ipynb #c168b640
+def uniforms(seed:int, name:str,   # of the experiment, and of the agent
+             i:int,                # which evaluation, from 0
+             n:int,                # numbers in each
+            )->np.ndarray:         # (n,) in [0, 1)
+    "The uniform numbers of an evaluation: the `i`-th `n` of one stream"
+    rng = stream(seed, 'policy-entropy', 'sampled', name)
+    rng.bit_generator.advance(i*n)
+    return rng.random(n)
+
 # %% ../../nbs/analyses/07_policy_entropy.ipynb #104d6e7f
 def watch(agent, bandit:Bandit, on:EvaluationSet,
           interactions:int,               # length of the training
@@ -168,10 +179,9 @@ def watch(agent, bandit:Bandit, on:EvaluationSet,
     "Train an agent and evaluate it on the way"
     every = eval_every or max(interactions//200, ROWS)
     if every<ROWS: raise ConfigError(f'eval_every must be {ROWS} or more (one update), not {every}')
-    rng = stream(seed, 'policy-entropy', 'sampled', agent.name)
-    look = lambda step, agent: judge(agent, on, q_temperature, rng.random(on.n))
-    first = look(0, agent)
-    history = agent.learn(BanditEnv(bandit, ROWS), interactions, on_eval=look, eval_every=every)
+    look = lambda step, agent: judge(agent, on, q_temperature, uniforms(seed, agent.name, step//every, on.n))
+    first,name = look(0, agent),mark(agent.config(), bandit.name, on.n, interactions, every, seed, q_temperature)
+    history = agent.learn(BanditEnv(bandit, ROWS), interactions, on_eval=look, eval_every=every, checkpoint=kept('policy-entropy', f'{agent.name}-{name}'))
     return np.r_[0, history['eval_step']//every*every],[first, *history['eval']]
 
 # %% ../../nbs/analyses/07_policy_entropy.ipynb #9872ace3

@@ -168,7 +168,8 @@ def _filter(filters):
 
 # %% ../../nbs/analyses/00_rows.ipynb #09fc0c1f
 def _dataset(folder):
-    files = sorted(Path(folder).rglob('rows.parquet'))
+    folder = Path(folder)
+    files = sorted(f for f in folder.rglob('rows.parquet') if not any(p.startswith('.') for p in f.relative_to(folder).parts))   # hidden: of jobs under way
     if not files: raise DataError(f"{folder}: no rows.parquet here or below; has the batch run?")
     for f in files:
         try: names = pq.read_schema(f).names

@@ -133,7 +133,7 @@ def _run(batch, todo, facts, common, n, engine, scheduler):
     past = records(batch.folder)
     def go(jobs, facts):
         tasks = (new_task(batch, j, common, facts.get(data_of(j), {})) for j in jobs)
-        with contextlib.closing(ENGINES[engine](tasks, n, scheduler)) as events: return Watch(jobs, past, n).follow(events)
+        with contextlib.closing(ENGINES[engine](tasks, n, scheduler)) as events: return Watch(jobs, past, n, 8 if scheduler else min(n, 8)).follow(events)
     failed = go(todo, facts) if todo else {}
     ready = summaries(batch)
     for name in common['templates']:
@@ -173,7 +173,7 @@ def run(file:_File, jobs:Annotated[int, typer.Option(min=1, metavar='N', help='j
 # %% ../../nbs/batch/07_command.ipynb #f0e8ea5a
 def _state(batch, job, stand, live):
     "State, time and remark of a job"
-    if live and (folders := attempts(dict(place=str(batch.folder/job.path)))): return 'running','',phase_of(folders[0])
+    if live and (folders := attempts(dict(place=str(batch.folder/job.path)))): return 'running','',phase_of(folders[-1])
     took = read_json(batch.folder/job.path/'run.json').get('seconds')
     return stand[job.path][0],seconds(took) if took else '',stand[job.path][1]
 

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 from ..core import ConfigError
 from .grid import Batch,Job
-from .records import expected,read_json,seconds,source_hash,write_json
+from .records import expected,read_json,seconds,source_hash,versions,write_json
 from .jobs import ENDED,WORK,end_children,end_those_in,finish,job_env,prepare,temporary,worker_command
 
 # %% ../../nbs/batch/03_engines.ipynb #fac19146
@@ -116,6 +116,7 @@ def on_worker(task:dict)->tuple[str,int]:  # folder of the attempt, and how its 
     where = f'{platform.node()}: this worker'
     if not (Path(task['batch'])/'batch.json').exists(): raise ConfigError(f"{where} does not see {task['batch']}; put the project where all workers find it under the same path")
     if source_hash()!=task['record']['parts']['package']: raise ConfigError(f'{where} has another version of rlrec than the command; install the same one')
+    if other := [f'{k} {v}' for k,v in versions().items() if v!=task['record']['versions'].get(k)]: raise ConfigError(f"{where} has other packages than the command ({', '.join(other)}); install the same ones")
     for _ in range(2):   # a process that is killed is tried once more, as on this machine
         folder = prepare(task, secrets.token_hex(3))
         code = subprocess.Popen(worker_command(task, folder), cwd=task['root']).wait()
@@ -148,13 +149,14 @@ def dask(tasks:Iterable[dict],  # from `new_task`
     with connect(n, scheduler) as client:
         open_ = {(f := client.submit(on_worker, t, key=f"{t['path']}-{secrets.token_hex(3)}", pure=False)).key: (t,f) for t in tasks}
         begun = set()
+        if not client.nthreads(): print(f'no workers yet; start some with: dask worker {scheduler} --nthreads 1', file=sys.stderr)
         try:
             while open_:
                 for key in [k for k,(_,f) in open_.items() if f.done()]:
                     task,future = open_.pop(key)
                     if key not in begun: yield task,'running',''
                     yield task,*_result(task, future, scheduler)
-                at_work = {k: folders[0] for keys in _processing(client, scheduler).values() for k in keys if k in open_ and (folders := attempts(open_[k][0]))}
+                at_work = {k: folders[-1] for keys in _processing(client, scheduler).values() for k in keys if k in open_ and (folders := attempts(open_[k][0]))}
                 for key in at_work.keys()-begun: begun.add(key); yield open_[key][0],'running',''
                 time.sleep(.1)
                 yield None,'waiting',{open_[k][0]['path']: phase_of(folder) for k,folder in at_work.items()}
@@ -165,9 +167,12 @@ def dask(tasks:Iterable[dict],  # from `new_task`
 
 # %% ../../nbs/batch/03_engines.ipynb #d2bfa298
 def attempts(task:dict)->list[Path]:
-    "The temporary folders of a task that are there"
+    "The temporary folders of a task that are there, the newest last"
     place = Path(task['place'])
-    return list(place.parent.glob(f'.{glob.escape(place.name)}.*.tmp'))
+    def age(folder):
+        try: return folder.stat().st_mtime
+        except OSError: return 0
+    return sorted(place.parent.glob(f'.{glob.escape(place.name)}.*.tmp'), key=age)
 
 def _gone(scheduler): return ConfigError(f"--scheduler {scheduler}: the scheduler has gone; start it again and run the batch again: what has finished is kept")
 
@@ -193,12 +198,12 @@ class Watch:
     def __init__(self, jobs:list[Job],      # to run
                  past:list[dict]=(),        # records of finished jobs, to guess from
                  n:int=1,                   # jobs at a time
-                 lines:int=8):              # jobs under way that are shown
+                 lines:int=2):              # jobs under way that are shown
         self.todo,self.past,self.n,self.total,self.begun,self.failed = {j.path: j for j in jobs},list(past),n,len(jobs),{},{}
         self.quiet,self.terminal = bool(os.environ.get('RLREC_QUIET')),sys.stderr.isatty()
         off = self.quiet or not self.terminal or not jobs
         self.bar = tqdm(total=self.total, unit='job', leave=False, file=sys.stderr, disable=off, bar_format='{n_fmt}/{total_fmt} |{bar:20}| {desc}')
-        self.lines = [tqdm(position=i+1, leave=False, file=sys.stderr, disable=off, bar_format='{desc}') for i in range(min(lines, n, self.total))]
+        self.lines = [tqdm(position=i+1, leave=False, file=sys.stderr, disable=off, bar_format='{desc}') for i in range(min(lines, self.total))]
 
 # %% ../../nbs/batch/03_engines.ipynb #2c86aff3
 @patch

@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from ..core import ConfigError
-from .base import SingleEnv
+from .base import Restorable,SingleEnv
 
 # %% ../../nbs/envs/04_bandits.ipynb #9a8aef93
 class Bandit:
@@ -48,9 +48,10 @@ def pay(self:Bandit, contexts:np.ndarray,
     "The reward that is handed out"
     return self.rewards(contexts)[np.arange(len(contexts)),actions]
 
-# %% ../../nbs/envs/04_bandits.ipynb #dca2af62
-class BanditEnv(gym.vector.VectorEnv):
+# %% ../../nbs/envs/04_bandits.ipynb #e9c47d18
+class BanditEnv(Restorable, gym.vector.VectorEnv):
     "Plays a bandit in many rows; every episode is one step"
+    changing = 'contexts','obs'
     def __init__(self, bandit:Bandit,            # the problem
                  num_envs:int=32,                # rows
                  counterfactual:bool=False,      # tell the mean reward of every action in `info`

@@ -18,7 +18,7 @@ from scipy.special import entr
 from ..core import ConfigError, stream, text_hash, unknown
 from ..data.base import Dataset
 from ..data.catalogue import load
-from .base import SingleEnv, ragged
+from .base import Restorable, SingleEnv, ragged
 from .cohorts import cohort, history_length
 from ..tools.bpr import BPR
 from ..tools.neighbours import Cooccurrence, ItemKNN
@@ -188,8 +188,8 @@ def check_session(world, horizon, slate, tools, reward, bonus_per='slate'):
         depth = world.lists[name].shape[1]
         if depth < min(horizon*slate, world.n_items): raise ConfigError(f"horizon x slate = {horizon*slate} needs ranked lists of that depth; this world has {depth}: build it with depth={horizon*slate}")
 
-# %% ../../nbs/envs/03_cold_start.ipynb #35c688b0
-class ColdStartEnv(gym.vector.VectorEnv):
+# %% ../../nbs/envs/03_cold_start.ipynb #2d1c0648
+class ColdStartEnv(Restorable, gym.vector.VectorEnv):
     "Sessions of `horizon` slates; each action names the tool that fills the next slate"
     def __init__(self, world:World,                   # cohort and tools
                  num_envs:int=16,                     # users that step together
@@ -239,6 +239,8 @@ def _allocate(self:ColdStartEnv):
     self.obs = np.zeros((n, w.first.shape[1]), np.float32)
     self._who,self._t,self._count,self._likes,self._left,self._moved = (np.zeros(n, t) for t in (*[np.int64]*5, bool))
     self._history,self._genres = np.full((n, w.history.shape[1]), -1, np.int32),np.zeros((n, w.genres.shape[1]), np.int32)
+
+ColdStartEnv.changing = '_seen','_relevant','_log','_at','obs','_who','_t','_count','_likes','_left','_moved','_history','_genres'
 
 # %% ../../nbs/envs/03_cold_start.ipynb #fe3f0632
 @patch

@@ -54,11 +54,12 @@ class Models:
     def __init__(self, data:FeedDataset,
                  seed:int=0,              # of the fits
                  epochs:int=200,          # of the single models of `ips`, `ucb` and `epsilon-greedy`
-                 setup:FeedSetup=None):   # None: the published one
-        self.data,self.seed,self.epochs,self.setup = data,seed,epochs,setup or feed_setup(data.name)
+                 setup:FeedSetup=None,    # None: the published one
+                 kept=None):              # name of a fit -> its `Checkpoint`; None: fits are not written down on the way
+        self.data,self.seed,self.epochs,self.setup,self.kept = data,seed,epochs,setup or feed_setup(data.name),kept or (lambda name: None)
 
     @cached_property
-    def ensemble(self): return WorldModel(**self.setup.model).fit(self.data, self.seed)
+    def ensemble(self): return WorldModel(**self.setup.model).fit(self.data, self.seed, checkpoint=self.kept('ensemble'))
     @cached_property
     def tables(self): return self.ensemble.matrices()       # mean and variance, (users, items) each
     @cached_property
@@ -66,16 +67,16 @@ class Models:
     @cached_property
     def shaped(self): return roler(self.data, self.tables[0], self.setup.k, self.setup.form)
     @cached_property
-    def weighted(self): return self.single('ips').matrices()[0]
+    def weighted(self): return self.single('ips', checkpoint=self.kept('ips')).matrices()[0]
     @cached_property
     def embeddings(self): return self.ensemble.item_embeddings()
 
 # %% ../../nbs/envs/11_feed_methods.ipynb #1cc63a01
 @patch
-def single(self:Models, method:str, on_epoch=None)->WorldModel:
+def single(self:Models, method:str, on_epoch=None, checkpoint=None)->WorldModel:
     "One model without a variance head, trained for long: `ips` weighs rows by inverse popularity, the bandit-like methods look at it after each epoch"
     extra = dict(weights='inverse') if method=='ips' else {}
-    return WorldModel(**self.setup.model | dict(members=1, variance=False, epochs=self.epochs) | extra).fit(self.data, self.seed, on_epoch=on_epoch)
+    return WorldModel(**self.setup.model | dict(members=1, variance=False, epochs=self.epochs) | extra).fit(self.data, self.seed, on_epoch, checkpoint)
 
 # %% ../../nbs/envs/11_feed_methods.ipynb #2b3bdbd6
 SIMULATED = 'mbpo','ips','mopo','dorl','roler','darlr','gt'

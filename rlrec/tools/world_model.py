@@ -7,8 +7,8 @@ __all__ = ['LOSSES', 'TRIES', 'CELLS', 'TASKS', 'CUTS', 'LEVELS', 'PUBLISHED', '
            'cell_values', 'look_up', 'sample_negatives', 'DeepFM', 'fm_pairs', 'WorldModel', 'training_log',
            'bare_updates', 'ranking', 'inside', 'published_model']
 
-# %% ../../nbs/tools/06_world_model.ipynb #16ac92af
-from dataclasses import dataclass
+# %% ../../nbs/tools/06_world_model.ipynb #3c34dd81
+from dataclasses import asdict,dataclass
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from scipy.special import ndtri
@@ -288,17 +288,38 @@ def bare_updates(model:WorldModel,   # prepared; is changed by it
 
 # %% ../../nbs/tools/06_world_model.ipynb #18cf3c1f
 @patch
+def state(self:WorldModel)->dict:
+    "What changes while it is fitted"
+    def member(net, opt, rng): return dict(weights=list(net.parameters()), moments=[dict(opt.state[p]) for g in opt.param_groups for p in g['params']], order=rng.bit_generator.state)
+    return dict(losses=self.losses, told=self.told, members=[member(*m) for m in zip(self.nets, self.opts, self.rngs)])
+
+@patch
+@torch.no_grad()
+def set_state(self:WorldModel, state:dict):
+    "Take over what `state` has given"
+    self.losses,self.told = state['losses'],state['told']
+    for m,net,opt,rng in zip(state['members'], self.nets, self.opts, self.rngs):
+        for p,w in zip(net.parameters(), m['weights']): p.copy_(w)
+        for p,s in zip((p for g in opt.param_groups for p in g['params']), m['moments']): opt.state[p] = s
+        rng.bit_generator.state = m['order']
+
+# %% ../../nbs/tools/06_world_model.ipynb #9fad789a
+@patch
 def fit(self:WorldModel,
         data:FeedDataset,   # only train, the item table and the sizes are read
         seed:int=0,         # first weights, sampled cells, order
-        on_epoch=None,      # function of (epoch from 1, model)
+        on_epoch=None,      # function of (epoch from 1, model); what it returns is kept
+        checkpoint=None,    # `Checkpoint` of this fit: what is found there goes on, and from time to time it is written
        )->WorldModel:
     "Learn from the log"
     self.prepare(data, seed)
-    self.losses = []
-    for epoch in progress(range(1, self.epochs+1), 'world model'):
+    self.losses,self.told,about = [],[],dict(learner=type(self).__name__, settings=asdict(self), data=data.fingerprint, seed=seed)
+    if checkpoint and (found := checkpoint.read(about, self.device)): self.set_state(found)
+    done = len(self.losses)
+    for epoch in progress(range(done+1, self.epochs+1), 'fitting world model', initial=done, total=self.epochs):
         self.losses.append([self.epoch(k) for k in range(self.members)])
-        if on_epoch: on_epoch(epoch, self)
+        if on_epoch: self.told.append(on_epoch(epoch, self))
+        if checkpoint and (epoch==self.epochs or checkpoint.due()): checkpoint.write(about, self.state())
     del self.log,self.opts
     return self
 
@@ -307,7 +328,7 @@ def _fitted(self):
     if not hasattr(self, 'nets'): raise ConfigError("the world model is not fitted: call fit(data) first")
     return self.nets
 
-# %% ../../nbs/tools/06_world_model.ipynb #9fad789a
+# %% ../../nbs/tools/06_world_model.ipynb #563f0093
 @patch
 @torch.inference_mode()
 def predict(self:WorldModel, users:np.ndarray, items:np.ndarray,  # (n,) ids
@@ -320,7 +341,7 @@ def predict(self:WorldModel, users:np.ndarray, items:np.ndarray,  # (n,) ids
     var = torch.cat([torch.stack([s for _,s in p]).amax(0).exp() for p in parts]) if self.variance else torch.zeros_like(mean)
     return mean.cpu().numpy(),var.cpu().numpy()
 
-# %% ../../nbs/tools/06_world_model.ipynb #563f0093
+# %% ../../nbs/tools/06_world_model.ipynb #4bf95d01
 @patch
 def tables(self:WorldModel, users, n_items)->tuple:  # (n, n_items) float32 means; variances
     "Mean and variance of some users for the first `n_items` items"
@@ -335,20 +356,20 @@ def tables(self:WorldModel, users, n_items)->tuple:  # (n, n_items) float32 mean
         mean[rows] /= len(nets)
     return mean,var
 
-# %% ../../nbs/tools/06_world_model.ipynb #4bf95d01
+# %% ../../nbs/tools/06_world_model.ipynb #610f419a
 @patch
 def matrices(self:WorldModel)->tuple:  # (U*, I*) float32 means; the same of variances
     "Predictions for the leading block, the users and items that the environment plays with"
     _fitted(self)
     return self.tables(np.arange(self.feed_users), self.feed_items)
 
-# %% ../../nbs/tools/06_world_model.ipynb #610f419a
+# %% ../../nbs/tools/06_world_model.ipynb #4a3ca814
 @patch
 def scores(self:WorldModel, users)->np.ndarray:  # (n, n_items) float32
     "Predicted means"
     return self.tables(user_ids(self, users), self.n_items)[0]
 
-# %% ../../nbs/tools/06_world_model.ipynb #4a3ca814
+# %% ../../nbs/tools/06_world_model.ipynb #c9b83856
 @patch
 def item_embeddings(self:WorldModel)->np.ndarray:  # (I*, fields * embedding + dense columns) float32
     "All that the first member has learned to see in an item, side by side"
@@ -392,7 +413,7 @@ def inside(y:np.ndarray, mean:np.ndarray, variance:np.ndarray,  # (n,)
     z = np.abs(y-mean)/np.sqrt(variance)
     return {f'inside@{l}': float((z<=ndtri(.5+l/200)).mean()) for l in levels}
 
-# %% ../../nbs/tools/06_world_model.ipynb #c9b83856
+# %% ../../nbs/tools/06_world_model.ipynb #934eaa30
 @patch
 def judge(self:WorldModel, data:FeedDataset,  # its test part
          )->dict:                             # name -> value
