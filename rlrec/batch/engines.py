@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENGINES', 'alone', 'busy', 'begin', 'local', 'phase_of', 'on_worker', 'connect', 'dask', 'attempts', 'Watch']
 
-# %% ../../nbs/batch/03_engines.ipynb #e65a8362
-import contextlib,glob,importlib.util,json,logging,multiprocessing,os,platform,secrets,shutil,signal,subprocess,sys,time
+# %% ../../nbs/batch/03_engines.ipynb #963b9481
+import contextlib,glob,importlib.util,json,logging,multiprocessing,os,platform,secrets,shutil,signal,subprocess,sys,time,types
 from collections.abc import Iterable,Iterator
 from datetime import datetime
 from pathlib import Path
@@ -64,8 +64,10 @@ def begin(task:dict)->tuple:  # the attempt's folder, and its process
     "Start a job's process in a fresh temporary folder"
     folder = prepare(task, secrets.token_hex(3))
     process = _servant().Process(target=exec, args=(WORK, dict(told=(str(folder), os.getpid(), job_env(task, folder)))))
+    main,sys.modules['__main__'] = sys.modules['__main__'],types.ModuleType('__main__')   # a worker would run the script again that runs this batch
     try: process.start()
     except BaseException: shutil.rmtree(folder, ignore_errors=True); raise   # Ctrl-C while the server is starting
+    finally: sys.modules['__main__'] = main
     return folder,process
 
 # %% ../../nbs/batch/03_engines.ipynb #3a2d20cb
