@@ -22,7 +22,7 @@ report: setup
 	$(BIN)/rlrec run params/quick.yaml --jobs $(JOBS)
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
 
 lab: setup
 	$(BIN)/jupyter lab nbs

@@ -19,7 +19,7 @@ phase('resting'); time.sleep(nap)
 row = dict(report='die', dataset=dataset, seed=seed, policy='fair', variant='', metric='mean', step=None, value=stream(seed, 'die').integers(1, 7, 60).mean(), n=60)
 pq.write_table(pa.Table.from_pylist([row]), f'{out}/rows.parquet')''']
 
-pytestmark = pytest.mark.timeout(600)   # on a busy machine
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group('dask')]   # a busy machine takes long; one process makes the cluster once
 
 def project(folder, seeds=(0, 1, 2, 3), nap=0.):
     "A project with one report, the batch file, and the folder of its results"

@@ -6,6 +6,8 @@ import rlrec
 from rlrec.batch.grid import write_template
 from rlrec.batch.records import source_hash,standing
 
+pytestmark = pytest.mark.xdist_group('faults')   # one process makes the batches that the tests share once
+
 # ------------------------------------------------------------------------------------------------ the project
 
 COUNT = ['''dataset: str = 'synthetic-movielens'  # not used

@@ -5,6 +5,8 @@ import pytest, websocket
 from rlrec.batch.gallery import pretend_batch,write_gallery
 from rlrec.batch.records import read_json,write_json
 
+pytestmark = pytest.mark.xdist_group('gallery')
+
 ELSEWHERE = r"""https?:|<link|@import|url\(|import\(|(?:src|href)=["']?//"""
 HOSTILE = '''</script><script>window.hit=1</script><img src=x onerror="window.hit=1">'"'''
 

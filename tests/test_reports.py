@@ -6,6 +6,7 @@ import pandas as pd, papermill as pm, pytest
 ROOT = Path(__file__).parent.parent
 COLD = dict(dataset='synthetic-movielens', encoder='tfidf-svd')
 TINY = {  # report -> parameters, with an embedded dataset, that finish in seconds
+    'audit': dict(dataset='synthetic-coat', size=.3, tags='synthetic-kuairec', tags_size=.04, methods=['ucb'], trainings=2, epochs=1, steps_per_epoch=3000, interactions=640),
     'ceilings': COLD | dict(users=20, train_episodes=20, horizon=5),
     'ceilings_feed': dict(dataset='synthetic-kuairec', size=.04, width=2, eval_users=40),
     'cold_start': COLD | dict(train_episodes=40, eval_episodes=40),
@@ -20,9 +21,11 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'degeneracy': COLD | dict(feed='synthetic-coat', size=.3, trainings=3, train_episodes=12, warmup=40, eval_episodes=30, rewards=['hit','price'], agents=['a2c','dqn'], interactions=320, eval_states=200, epochs=1, steps_per_epoch=3000),
     'feed': dict(dataset='synthetic-kuairec', size=.04, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
     'feed_exit_rule': dict(dataset='synthetic-kuairec', size=.04, epochs=1, steps_per_epoch=3000, methods=['mbpo','bcq'], exit_windows=[1,4]),
+    'leaks': COLD | dict(feeds={'synthetic-coat': {}}, walkers=20, steps=5, train_episodes=20, eval_episodes=40, policies=['heuristic','random','popularity']),
     'irl': COLD | dict(users=6, horizon=4, train_episodes=20, iterations=3, fit_steps=20),
     'policy_entropy': dict(dataset='synthetic-music', interactions=640, eval_every=64, eval_states=300),
     'policy_entropy_sample': dict(dataset='digits', interactions=400, eval_every=50, eval_states=100, pg_rates=[1.5], ql_rates=[.15, .5], eps=[0.]),
+    'report_card': COLD | dict(policies=['dqn','random'], train_episodes=20, interactions=320, bandit_policies=['a2c'], size=.3, sb3=['DQN'], sb3_steps=120, eval_seeds=2, eval_episodes=20, ceiling_users=5),
     'ties': COLD | dict(trainings=2, train_episodes=20, eval_episodes=40, policies=['heuristic','dqn','random'], studies=20, resamples=20, sizes=[3]),
     'update_rules': dict(dataset='digits', batch=8, states=10, learning_rates=[.01, .001], agents=['a2c', 'dqn']),
 }
