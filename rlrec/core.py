@@ -108,14 +108,14 @@ class _Phase(tqdm):
     live = []
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs, file=StringIO(), mininterval=1, leave=False)
-        _Phase.live.append(self); self.display()
+        self.live.append(self); self.display()
 
     def display(self, *args, **kwargs):
-        def one(b): return f"{b.desc.removesuffix(': ')}" + (f' {b.n}/{b.total}' if b is not _Phase.live[-1] else f' {100*b.n/b.total:.0f} %') if b.total else b.desc.removesuffix(': ')
-        if _Phase.live: phase(' · '.join(map(one, _Phase.live)))
+        def one(b): return f"{b.desc.removesuffix(': ')}" + (f' {b.n}/{b.total}' if b is not self.live[-1] else f' {100*b.n/b.total:.0f} %') if b.total else b.desc.removesuffix(': ')
+        if self.live: phase(' · '.join(map(one, self.live)))
 
     def close(self):
-        if self in _Phase.live: _Phase.live.remove(self)
+        if self in self.live: self.live.remove(self)
         super().close()
 
 # %% ../nbs/00_core.ipynb #49934aeb
