@@ -3,7 +3,8 @@ import gzip, hashlib, os, pickle, re, subprocess, sys, tarfile
 
 import nbformat, numpy as np, pandas as pd, pytest
 from conftest import one_line
-from rlrec import batch
+from rlrec.batch.command import main
+from rlrec.batch.records import dataset_facts
 from rlrec.core import ConfigError, DataError
 from rlrec.data import catalogue, images
 from rlrec.data.images import (BATCHES, CIFAR10_CLASSES, MNIST_MD5, load_cifar10, load_digits, load_mnist, make_images, py2_batch,
@@ -273,7 +274,7 @@ def test_every_name_has_a_card(home):
     assert len(set(prints.values())) == len(NEW) - 1 and prints['music'] == prints['synthetic-music']        # the same tables under two names
     assert prints == {n: catalogue.load(n).fingerprint for n in NEW}
     for n in NEW:
-        facts = batch.dataset_facts(n)                       # what a run's JSON keeps
+        facts = dataset_facts(n)                       # what a run's JSON keeps
         assert facts['fingerprint'] == prints[n] and facts['card']['dataset'] == n
         assert catalogue.check(n).dataset == n
 
@@ -320,7 +321,7 @@ def test_a_partial_archive_is_not_the_official_download(home, monkeypatch):
     assert asked == [('cifar-10-python.tar.gz', 'c58f30108f718f92721af3b95e74349a')]
 
 def command(capfd, *args):
-    with pytest.raises(SystemExit) as end: batch.main([str(a) for a in args])
+    with pytest.raises(SystemExit) as end: main([str(a) for a in args])
     return end.value.code, *capfd.readouterr()
 
 def test_the_commands(home, capfd):
