@@ -504,7 +504,7 @@ def papermill_seconds(seeds:int, rounds:int)->float:
     import papermill as pm
     with tempfile.TemporaryDirectory() as tmp:
         jobs,start = workload(Path(tmp), seeds, rounds).jobs,time.perf_counter()
-        for j in jobs: pm.execute_notebook(f'{tmp}/reports/workload.ipynb', f'{tmp}/out.ipynb', {**j.parameters, 'out':tmp}, kernel_name='python3', progress_bar=False, log_output=False)
+        for j in jobs: pm.execute_notebook(f'{tmp}/reports/workload.ipynb', f'{tmp}/out.ipynb', {**j.parameters, 'out':tmp}, kernel_name='python3', progress_bar=False, extra_arguments=['--log-level=50'])
         return time.perf_counter()-start
 
 # %% ../nbs/bench.ipynb #c11d2a1d
