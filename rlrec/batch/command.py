@@ -8,16 +8,16 @@ __all__ = ['app', 'data', 'facts_of', 'standings', 'serves', 'summaries', 'set_a
            'data_get', 'data_check', 'main']
 
 # %% ../../nbs/batch/07_command.ipynb #2b46b691
-import contextlib,errno,importlib,os,shutil,signal,sys
+import contextlib,errno,importlib,shutil,signal,sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 # %% ../../nbs/batch/07_command.ipynb #aa805496
-import pandas as pd, typer
+import typer
 from ..core import ConfigError,RlrecError,text_hash
 from ..data import catalogue
-from .grid import Batch,Job,read_batch,select,spell,templates
+from .grid import Batch,Job,read_batch,select,templates
 from .records import data_of,dataset_facts,key_parts,read_json,records,remaining,seconds,source_hash,standing,summary_names,write_listing
 from .jobs import freeze,new_task,replace_folder,tidy
 from .engines import ENGINES,Watch,alone,attempts,busy,phase_of

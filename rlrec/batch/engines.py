@@ -16,7 +16,7 @@ import filelock, psutil
 from fastcore.basics import patch
 from tqdm import tqdm
 from ..core import ConfigError
-from .grid import Batch,Job
+from .grid import Job
 from .records import expected,read_json,seconds,source_hash,versions,write_json
 from .jobs import ENDED,WORK,end_children,end_those_in,finish,job_env,prepare,temporary,worker_command
 

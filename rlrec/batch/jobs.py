@@ -9,7 +9,6 @@ __all__ = ['ENDED', 'WORK', 'temporary', 'replace_folder', 'alive', 'end_those_i
 
 # %% ../../nbs/batch/02_jobs.ipynb #0c52a759
 import ast,base64,contextlib,glob,json,os,re,resource,shutil,signal,subprocess,sys,tempfile,threading,time
-from dataclasses import dataclass
 from datetime import datetime,timezone
 from html import escape
 from io import BytesIO
@@ -239,7 +238,7 @@ def passed(self:Guard)->str:  # "" if none
     "Which limit has been passed"
     minutes,most = self.limits.get('minutes'),self.limits.get('memory')
     if minutes and time.monotonic()-self.start_time > 60*minutes: return f"took longer than {seconds(60*minutes)} (limits: minutes)"
-    if most and (used := self.used()) > most*2**30: return f"needed more than {memory(most*2**30)} of memory (limits: memory)"
+    if most and self.used() > most*2**30: return f"needed more than {memory(most*2**30)} of memory (limits: memory)"
     return ''
 
 # %% ../../nbs/batch/02_jobs.ipynb #81a6fa9c

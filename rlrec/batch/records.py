@@ -9,13 +9,12 @@ __all__ = ['source_hash', 'key_parts', 'job_key', 'changed', 'versions', 'machin
 
 # %% ../../nbs/batch/01_records.ipynb #c328c6ed
 import functools,importlib.metadata,json,os,platform,re,shutil,subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 # %% ../../nbs/batch/01_records.ipynb #1c0bf306
 import psutil
 import rlrec
-from ..core import ConfigError,RlrecError,file_hash,text_hash,whole_file
+from ..core import ConfigError,file_hash,text_hash,whole_file
 from ..data import catalogue
 from .grid import Batch,Job,templates
 
