@@ -7,20 +7,20 @@ __all__ = ['app', 'data', 'facts_of', 'standings', 'serves', 'summaries', 'set_a
            'list_jobs', 'gallery', 'export', 'compare_batches', 'publish_batch', 'bench', 'data_default', 'data_list',
            'data_get', 'data_check', 'main']
 
-# %% ../../nbs/batch/07_command.ipynb #2b46b691
+# %% ../../nbs/batch/07_command.ipynb #0ee353da
 import contextlib,errno,importlib,shutil,signal,sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-# %% ../../nbs/batch/07_command.ipynb #aa805496
+# %% ../../nbs/batch/07_command.ipynb #72e29dfa
 import typer
 from ..core import ConfigError,RlrecError,text_hash
 from ..data import catalogue
 from .grid import Batch,Job,read_batch,select,templates
 from .records import data_of,dataset_facts,key_parts,read_json,records,remaining,seconds,source_hash,standing,summary_names,write_listing
-from .jobs import freeze,new_task,replace_folder,tidy
-from .engines import ENGINES,Watch,alone,attempts,busy,phase_of
+from .jobs import attempts,freeze,new_task,replace_folder,tidy
+from .engines import ENGINES,Watch,alone,busy,phase_of
 from .results import compare,compare_text,export_rows
 from .gallery import cell,write_gallery
 from .publish import publish
@@ -47,7 +47,7 @@ def standings(batch:Batch, jobs:list[Job],
     for j in jobs:
         record,data = read_json(batch.folder/j.path/'run.json'),facts.get(data_of(j))
         fingerprint = data['fingerprint'] if data else record.get('parts', {}).get('data', '')   # not loaded: taken to be as it was
-        found[j.path] = standing(record, key_parts(j, known[j.report], fingerprint, package), batch.folder/j.path)
+        found[j.path] = standing(record, key_parts(j, known[j.report], batch.root, fingerprint, package), batch.folder/j.path)
     return found
 
 # %% ../../nbs/batch/07_command.ipynb #7f29f69a
@@ -173,7 +173,7 @@ def run(file:_File, jobs:Annotated[int, typer.Option(min=1, metavar='N', help='j
 # %% ../../nbs/batch/07_command.ipynb #f0e8ea5a
 def _state(batch, job, stand, live):
     "State, time and remark of a job"
-    if live and (folders := attempts(dict(place=str(batch.folder/job.path)))): return 'running','',phase_of(folders[-1])
+    if live and (folders := attempts(batch.folder/job.path)): return 'running','',phase_of(folders[-1])
     took = read_json(batch.folder/job.path/'run.json').get('seconds')
     return stand[job.path][0],seconds(took) if took else '',stand[job.path][1]
 

@@ -7,8 +7,8 @@ __all__ = ['FILES', 'STATES', 'pretend_batch', 'look', 'under_way', 'severity', 
            'markdown_tables', 'origin', 'common_cards', 'cell', 'details', 'inline_json', 'gallery_html',
            'write_gallery']
 
-# %% ../../nbs/batch/05_gallery.ipynb #920c3570
-import base64,glob,hashlib,json,re
+# %% ../../nbs/batch/05_gallery.ipynb #f8cac50e
+import base64,hashlib,json,re
 from pathlib import Path
 from urllib.parse import quote,unquote
 
@@ -17,8 +17,8 @@ import jinja2, numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from ..core import file_hash,whole_file
 from .grid import spell
-from .records import damage,machine,memory,read_json,records,seconds,versions,write_json
-from .jobs import temporary
+from .records import KEY_PARTS,damage,machine,memory,read_json,records,seconds,versions,write_json
+from .jobs import attempts
 from .results import SCHEMA,read_table,tables,to_frame
 
 # %% ../../nbs/batch/05_gallery.ipynb #bb5b7412
@@ -77,7 +77,7 @@ def look(folder:Path,  # the batch
 # %% ../../nbs/batch/05_gallery.ipynb #177c24fc
 def under_way(place:Path)->str:  # e.g. "since 2026-11-21 14:03, training dqn 40 %"; "" if nothing is
     "What an attempt at a job says of itself"
-    for attempt in place.parent.glob(temporary(Path(glob.escape(place.name)), '*').name):
+    for attempt in reversed(attempts(place)):
         started,phase = read_json(attempt/'run.json').get('started'),attempt/'phase.txt'
         if started: return ', '.join(filter(None, [f'since {_minute(started)}', phase.exists() and phase.read_text('utf-8').strip()]))
     return ''
@@ -145,7 +145,7 @@ def origin(ran:list[dict]  # records
     def distinct(values): return sorted({str(v) for v in values if v})
     names = dict.fromkeys(n for r in ran for n in r.get('versions', {}))
     facts = {k: distinct(r.get(k) for r in ran) for k in ('commit', 'machine')} | {'started': distinct((r.get('started') or '')[:10] for r in ran)}
-    keys = {f'{p} fingerprint': distinct(r.get('parts', {}).get(p) for r in ran) for p in ('template', 'package', 'data')}
+    keys = {f'{p} fingerprint': distinct(r.get('parts', {}).get(p) for r in ran) for p in KEY_PARTS if p!='parameters'}
     return {k: v for k,v in (facts | keys | {n: distinct(r.get('versions', {}).get(n) for r in ran) for n in names}).items() if v}
 
 # %% ../../nbs/batch/05_gallery.ipynb #73fa6476
@@ -173,7 +173,7 @@ class _Shared(list):
         return self.index(facts)
 
 def _run(r):  # what one job's run was
-    keys = {f'{part} fingerprint': v for part,v in r.get('parts', {}).items()}
+    keys = {f'{part} fingerprint': v for part,v in r.get('parts', {}).items() if v}
     cost = dict(seconds=r['seconds'], peak_memory=r['peak_memory'] and memory(r['peak_memory']))
     return _texts(dict(started=r.get('started'), **cost, key=r.get('key'), **keys, **{f'limit: {k}': v for k,v in (r.get('limits') or {}).items()}))
 

@@ -6,8 +6,8 @@
 __all__ = ['KINDS', 'LARGEST', 'MOST_LINES', 'not_done', 'check_complete', 'holds_data', 'choose', 'parts', 'runs', 'batch_file',
            'index_md', 'publish']
 
-# %% ../../nbs/batch/06_publish.ipynb #585bb7a9
-import glob,os,re,shutil,sys
+# %% ../../nbs/batch/06_publish.ipynb #0b7c6529
+import os,re,shutil,sys
 from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from ..core import ConfigError,DataError
 from ..data import catalogue
 from .grid import Source,find_root
 from .records import memory,read_json,records,seconds,standing,write_json
-from .jobs import replace_folder,temporary
+from .jobs import attempts,replace_folder,temporary
 from .engines import busy
 from .results import read_table
 
@@ -165,7 +165,7 @@ def index_md(root:Path, name:str, every:list[dict],
 def _room(place):
     "Put right what a killed attempt has left, and see that `place` may be replaced"
     old = place.with_name(f'.{place.name}.old')
-    for p in place.parent.glob(f'.{glob.escape(place.name)}.*.tmp'): shutil.rmtree(p)
+    for p in attempts(place): shutil.rmtree(p)
     if old.exists() and not place.exists(): old.rename(place)
     if place.exists() and not (place.is_dir() and ((place/'runs.json').exists() or not any(place.iterdir()))):
         raise ConfigError(f"{place}: is there, and is not a published batch; give the name of a new folder")
