@@ -3,10 +3,12 @@ import itertools
 import numpy as np, pandas as pd, pytest
 from pathlib import Path
 from fastcore.test import test_close as close
+from scipy import stats
 from rlrec.analyses import audit
-from rlrec.analyses.feed import Judge,anchors,published_darlr,published_feed
+from rlrec.analyses.feed import Judge,published_darlr,published_feed
 from rlrec.analyses.rows import Rows
-from rlrec.agents.policies import Table,Uniform
+from rlrec.agents.policies import Table
+from rlrec.core import DataError
 from rlrec.data.catalogue import load
 
 ROOT = Path(__file__).parent.parent
@@ -28,8 +30,8 @@ def test_replay_draws_episodes_of_the_drawn_users():
     assert (audit.replay(x, 3, 5, seed=4)==audit.replay(x, 3, 5, seed=4)).all() and (audit.replay(x, 3, 5, seed=4)!=audit.replay(x, 3, 5, seed=5)).any()
 
 @pytest.mark.parametrize('rho', [0., .6, .9])
-def test_correlated_error_of_a_mean_covers(rho):
-    "Simulated runs of 200 epochs: the error of their means, against the estimate from one run"
+def test_correlated_error_of_a_mean(rho):
+    "Simulated runs of 200 epochs around 0: the error of their means against the estimate from one run, and how often its interval holds 0"
     rng = np.random.default_rng(int(10*rho)); runs,n = 1500,200
     y = np.zeros((runs, n+200)); e = rng.normal(size=y.shape)
     for t in range(1, n+200): y[:,t] = rho*y[:,t-1]+e[:,t]
@@ -38,6 +40,8 @@ def test_correlated_error_of_a_mean_covers(rho):
     true,naive = y.mean(1).std(),np.median(sd)/n**.5
     assert .5 < np.median(guess)/true < 1.25                   # batches of ten miss part of long correlation
     if rho: assert abs(np.median(guess)-true) < abs(naive-true)
+    covers,blind = (np.mean(np.abs(y.mean(1)) < stats.t.ppf(.975, k)*g) for k,g in ((19, guess), (199, sd/n**.5)))
+    assert covers > {0.: .93, .6: .9, .9: .75}[rho] and (not rho or covers > blind+.1)
 
 def test_all_pairs_once_and_signs_turn():
     t = pd.DataFrame(dict(policy=list('dbca'), mean=[1.,2.,4.,8.], se=[.1,.2,.3,.4], n=[5,5,5,5]))
@@ -45,6 +49,19 @@ def test_all_pairs_once_and_signs_turn():
     assert len(out)==6 and set(map(frozenset, out.index))=={frozenset(p) for p in itertools.combinations('abcd', 2)}
     m = t.set_index('policy')['mean']
     for (a,b),r in out.iterrows(): close(r.difference, m[a]-m[b]); assert r.low<=r.difference<=r.high and r.p_holm>=r.p
+
+def test_one_spread_for_all_rows_is_one_estimate():
+    "Two rows apart by exactly the critical difference have p = 0.05, in the table of pairs as beside the leads"
+    sd,df = audit.second_seed('kuairec'); d = audit.critical_runs(sd, df)
+    t = pd.DataFrame(dict(policy=['a','b'], mean=[0.,d], se=sd, n=df+1))
+    close(audit.all_apart(t, shared=df).p.iloc[0], .05, eps=1e-9)
+    assert audit.all_apart(t).p.iloc[0] < .04                     # Welch takes the one estimate for two
+
+def test_two_values_for_one_run_are_refused():
+    r,s = (Rows('feed', 'coat', 0) for _ in range(2))
+    for x,v in ((r,1.),(s,2.)): x.curve('roler', 'R_tra', [10,20], [0.,v], 5, 'mode=NX_0'); x.add('roler', 'R_tra', 0., 5, variant='mode=NX_0')
+    assert len(audit.several_seeds(pd.concat([r.frame(),r.frame()]), 'coat'))==1
+    with pytest.raises(DataError, match='two values for roler, seed 0'): audit.several_seeds(pd.concat([r.frame(),s.frame()]), 'coat')
 
 def test_false_alarms_of_another_training_are_rare():
     "Five methods that are all alike, one run each, spread known from five seeds: about one pair in twenty"

@@ -2,8 +2,9 @@
 from itertools import permutations,product
 from pathlib import Path
 import numpy as np, pandas as pd, papermill as pm, pytest
-from rlrec.core import ConfigError,DataError,stream
-from rlrec.analyses.ceilings import any_slates,beam,by_positions,each_once,feed_ceiling,replayed,sequences,share_of_way,tag_bound
+from rlrec.core import ConfigError,stream
+from rlrec.analyses import ceilings
+from rlrec.analyses.ceilings import any_slates,by_positions,each_once,feed_ceiling,replayed,sequences
 from rlrec.analyses.feed import oracle_bounds
 from rlrec.analyses.rows import Rows,write_rows
 from rlrec.agents.policies import Uniform
@@ -79,6 +80,23 @@ def test_users_and_rewards_that_cannot_be(world):
     with pytest.raises(ConfigError, match='once each'): sequences(world, world.users[[0,0]])
     with pytest.raises(ConfigError, match='ids of the cohort'): sequences(world, np.array([10**7]))
     with pytest.raises(ConfigError, match='not for'): any_slates(world, world.users, 5, 3, 'shaped')
+    with pytest.raises(ConfigError, match='ids of the cohort'): any_slates(world, np.array([10**7]), 5, 3)
+    with pytest.raises(ConfigError, match='at least one'): sequences(world, [])
+    with pytest.raises(ConfigError, match='1 or more'): sequences(world, world.users[:2], width=-1)
+
+def test_too_many_states_are_refused_before_they_fill_the_memory(world, monkeypatch):
+    monkeypatch.setattr(ceilings, 'LIMIT', 40*world.n_items)
+    with pytest.raises(ConfigError, match='give a width'): sequences(world, world.users[:3], 8, 3)
+    assert sequences(world, world.users[:1], 8, 3, width=2).best.shape==(1,)
+
+@pytest.mark.parametrize('switches', [dict(update_history=False), dict(exclude_shown=False)])
+def test_merged_states_keep_the_most_that_led_there(world, switches):
+    "A search that keeps two states finds at least what greedily keeping one finds, and its sequences earn what it says"
+    users = world.users[:40]
+    for width in (1, 2):
+        s = sequences(world, users, 7, 3, width=width, **switches)
+        e = ColdStartEnv(world, len(users), 7, 3, autoreset=False, **switches); e.reset(options=dict(users=users))
+        np.testing.assert_allclose(sum(e.step(a)[1] for a in s.actions.T), s.best)
 
 def test_a_coin_earns_what_is_computed(world):
     users = world.users[:60]
@@ -106,7 +124,8 @@ def every_session(data, mode, horizon, **rule):
         total = np.zeros(len(orders))
         for k in orders.T:
             try: total += env.step(k)[1]
-            except ConfigError: break          # every session is over
+            except ConfigError as e:
+                assert 'every session is over' in str(e); break
         best.append(total.max())
     return np.array(best)
 
@@ -139,6 +158,13 @@ def test_coat_is_exact(real_data):
 def run(name, out, **parameters):
     out.mkdir(parents=True, exist_ok=True)
     pm.execute_notebook(ROOT/'reports'/f'{name}.ipynb', out/'report.ipynb', dict(out=str(out), **parameters), progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'])
+
+def test_a_narrow_ceiling_is_never_below_a_policy(tmp_path):
+    run('ceilings', tmp_path, dataset='synthetic-movielens', encoder='tfidf-svd', users=40, train_episodes=20, horizon=8, slate=5, width=1)
+    rows = pd.read_parquet(tmp_path/'rows.parquet')
+    assert rows.query("policy=='optimum' and metric=='exact_share'").value.item()<1
+    gap = rows.query("metric=='gap' and policy in ['heuristic','dqn','always-precision','always-discovery','oracle']").value
+    assert len(gap)==5 and (gap>=0).all()
 
 def test_summary_joins_the_seeds_and_finished_batches_are_placed(tmp_path):
     tiny,modes = dict(dataset='synthetic-coat', size=.3),('FB','NX_0','NX_10')

@@ -17,9 +17,18 @@ def test_differ_by_hand():
     "Three states, three actions; they differ in two of them, in one of these both choices earn 2"
     r = np.array([[2,2,0],[1,0,0],[0,0,5.]])
     x,y = Acts('a', 0, 0., np.array([0,0,2]), hot([0,0,2], 3)),Acts('a', 1, 0., np.array([1,1,2]), hot([1,1,2], 3))
-    assert differ(x, y, r)==pytest.approx(dict(disagreement=2/3, js=2/3, unpaid=.5))
-    assert differ(x, y, r, weight=np.array([3,0,1.]))==pytest.approx(dict(disagreement=.75, js=.75, unpaid=1.))
-    alone = differ(x, x, r); assert alone['disagreement']==alone['js']==0 and np.isnan(alone['unpaid'])
+    assert differ(x, y, r)==pytest.approx(dict(disagreement=2/3, js=2/3, unpaid=.5, chance=8/9, kappa=.25))   # shares (2/3, 0, 1/3) and (0, 2/3, 1/3): alike by chance in one ninth
+    assert differ(x, y, r, weight=np.array([3,0,1.]))==pytest.approx(dict(disagreement=.75, js=.75, unpaid=1., chance=15/16, kappa=.2))
+    alone = differ(x, x, r); assert alone['disagreement']==alone['js']==0 and np.isnan(alone['unpaid']) and alone['kappa']==1
+
+def test_blind_policies_agree_by_chance():
+    "A policy that is Discovery in a tenth of the states, drawn blindly: little disagreement, kappa about 0; one that copies it mostly: kappa well above"
+    rng = np.random.default_rng(0); a,b = (rng.random((2,20000))<.1).astype(int); r = np.zeros((20000,2))
+    c = np.where(rng.random(20000)<.8, a, b); of = lambda x: Acts('x', 0, 0., x, hot(x, 2))
+    blind,near = differ(of(a), of(b), r),differ(of(a), of(c), r)
+    assert blind['disagreement']==pytest.approx(.18, abs=.01) and blind['chance']==pytest.approx(.18, abs=.01) and abs(blind['kappa'])<.03
+    assert near['kappa']==pytest.approx(.8, abs=.03)
+    still = differ(of(0*a), of(0*a), r); assert still['chance']==pytest.approx(0, abs=1e-9) and np.isnan(still['kappa'])
 
 def test_js_is_a_metric_between_0_and_1():
     rng = np.random.default_rng(0); p,q,m = rng.dirichlet(np.ones(5), (3,200))

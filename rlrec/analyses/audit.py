@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'USERS', 'SIGNS', 'SECOND_SEED', 'LEGEND', 'printed', 'product_gap', 'user_noise', 'replay',
-           'correlation_time', 'published_times', 'shared_noise', 'errors', 'all_apart', 'stand', 'published_windows',
-           'second_seed', 'detectable_runs', 'leads', 'by_window', 'several_seeds', 'intervals', 'claims', 'spelled',
-           'draw_audit']
+           'correlation_time', 'published_times', 'shared_noise', 'errors', 'apart', 'all_apart', 'stand',
+           'published_windows', 'second_seed', 'critical_runs', 'leads', 'by_window', 'several_seeds', 'intervals',
+           'claims', 'spelled', 'draw_audit']
 
 # %% ../../nbs/analyses/16_audit.ipynb #b8a2d7ca
 from itertools import combinations
@@ -17,7 +17,7 @@ from .feed import BANDIT,Judge,anchors,over_training,published_darlr,published_f
 from .figures import look,order
 from .policy_entropy import READINGS,read_four,verdict
 from .rows import parse_variant
-from .statistics import from_summary,holm,summary
+from .statistics import Comparison,from_summary,holm,summary,t_test
 
 # %% ../../nbs/analyses/16_audit.ipynb #4ccbb35e
 EPOCHS,USERS = 200,100   # of a published run, and of one of its evaluations
@@ -82,7 +82,7 @@ def errors(table:pd.DataFrame,      # from `printed`
            noise:float=0.,          # `user_noise` of a hundred users
           )->pd.DataFrame:          # policy, reading, mean, se, n (values behind the se)
     "The error of each printed mean in four readings; a reading without a source has no row"
-    out,n = [],table.epochs
+    out = []
     for p,r in table.iterrows():
         def add(reading, se, k): out.append(dict(policy=p, reading=reading, mean=r['mean'], se=se, n=k))
         add(SIGNS[0], r.sd/np.sqrt(5), 5); add(SIGNS[1], r.sd/np.sqrt(r.epochs), r.epochs)
@@ -90,13 +90,20 @@ def errors(table:pd.DataFrame,      # from `printed`
         if spread is not None and p in spread: add(SIGNS[3], np.hypot(spread[p], noise*np.sqrt(USERS/r.users/r.epochs)), seeds)
     return pd.DataFrame(out, columns=['policy','reading','mean','se','n'])
 
-# %% ../../nbs/analyses/16_audit.ipynb #372fc83c
+# %% ../../nbs/analyses/16_audit.ipynb #c17f7a7c
+def apart(a:tuple, b:tuple,   # (mean, standard error, number of values behind it)
+          shared:float=None,  # degrees of freedom of the one spread behind both errors; None: each has its own (Welch)
+         )->Comparison:       # of a - b
+    "The test of two printed means"
+    return t_test(a[0]-b[0], np.hypot(a[1], b[1]), shared) if shared else from_summary(a, b)
+
 def all_apart(table:pd.DataFrame,  # one reading: policy, mean, se, n
               alpha:float=.05,
+              shared:float=None,   # degrees of freedom of the one spread behind all errors; None: each row has its own
              )->pd.DataFrame:      # first, second: difference, low, high, p, p_holm, apart, apart_holm
-    "Which pairs of rows can be told apart (Welch)"
+    "Which pairs of rows can be told apart"
     cells = {p: (m, s, int(n)) for p,m,s,n in table[['policy','mean','se','n']].itertuples(index=False)}
-    tests = {(a,b): from_summary(cells[a], cells[b]) for a,b in combinations(order(cells), 2)}
+    tests = {(a,b): apart(cells[a], cells[b], shared) for a,b in combinations(order(cells), 2)}
     t = pd.DataFrame([dict(first=a, second=b, difference=c.difference, low=c.low, high=c.high, p=c.p) for (a,b),c in tests.items()], columns=['first','second','difference','low','high','p'])
     t['p_holm'] = holm(t.p.to_numpy())
     return t.assign(apart=t.p<alpha, apart_holm=t.p_holm<alpha).set_index(['first','second'])
@@ -125,9 +132,12 @@ def second_seed(dataset:str)->tuple:  # pooled deviation, degrees of freedom
     d = (published_windows(dataset)[4]-published_feed(dataset)['mean']).loc[list(SECOND_SEED)]
     return float(np.sqrt((d**2/2).mean())),len(d)
 
-# %% ../../nbs/analyses/16_audit.ipynb #259815d1
-def detectable_runs(sd:float, df:int, alpha:float=.05)->float:
-    "Smallest difference of two single runs that a test at this level sees"
+# %% ../../nbs/analyses/16_audit.ipynb #4f13cb7a
+def critical_runs(sd:float,         # over seeds
+                  df:int,           # degrees of freedom of `sd`
+                  alpha:float=.05,  # level of the two-sided test
+                 )->float:          # in the unit of `sd`
+    "Smallest difference of two single runs that is significant"
     return float(stats.t.ppf(1-alpha/2, df)*np.sqrt(2)*sd)
 
 def leads(dataset:str)->pd.DataFrame:  # rows: as printed, one rule; columns: best, reward, roler, lead, share
@@ -155,7 +165,9 @@ def several_seeds(rows:pd.DataFrame,  # of the reports `feed` and `darlr`
     "Rewards (NX_0) of the runs with the settings as they are, one line a run"
     t = rows[(rows.dataset==dataset) & (rows.metric=='R_tra') & (rows.variant=='mode=NX_0') & ((rows.report=='feed') | (rows.report=='darlr') & (rows.policy=='darlr'))]
     if t.empty: raise DataError(f'no rewards of the reports feed or darlr on {dataset} in these rows')
-    t = t.drop_duplicates(['report','seed','policy','step']); t = t[(t.policy!='darlr') | (t.report=='darlr') | ~(t.report=='darlr').any()]
+    t = t.drop_duplicates(['report','seed','policy','step','value'])
+    if (twice := t.duplicated(['report','seed','policy','step'])).any(): r = t[twice].iloc[0]; raise DataError(f'two values for {r.policy}, seed {r.seed}, of the report {r.report} on {dataset}; name one batch of each report')
+    t = t[(t.policy!='darlr') | (t.report=='darlr') | ~(t.report=='darlr').any()]
     curves,key = t[t.step.notna()],['policy','seed']
     out = t[t.step.isna()].set_index(key)[['value']].rename(columns=dict(value='final')).join(over_training(curves).set_index(key).value.rename('training'))
     return out.assign(training=out.training.fillna(out.final)).reset_index()
@@ -211,7 +223,7 @@ def draw_audit(ax,
             if p in t.index: c = look(p)[0]; ax.plot([t.low[p],t.high[p]], [y+.18+.2*k]*2, color=c, lw=2.4, alpha=1-.5*k); ax.plot(t['mean'][p], y+.18+.2*k, marker, color=c, ms=5, alpha=1-.5*k)
         if same is not None and p in same.index: ax.plot(same[p], y+.38, 'D', color=look(p)[0], mfc='white', ms=5, zorder=5)
     for label,style in LEGEND[:4 if ours and len(table) else 2 if len(table) else 0]: ax.plot([], [], label=label, **style)
-    if len(table): ax.legend(loc='lower right', fontsize=8)
+    if len(table): ax.legend(loc='lower right', fontsize=8, frameon=True, facecolor='white', edgecolor='none', framealpha=.9)
     for y in range(1, len(names)): ax.axhline(y-.5, color='.92', lw=.8, zorder=0)
     for name,x in (anchors or {}).items(): ax.axvline(x, color=look(name)[0], lw=1.2, ls='--', zorder=0); ax.text(x, -.62, f'{name} {x:.1f}', rotation=35, ha='left', va='bottom', fontsize=8, color=look(name)[0])
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names)-.4,-.6), xlabel='R_tra (NX_0)'); ax.grid(axis='y', visible=False)

@@ -8,16 +8,15 @@ __all__ = ['FINER', 'best_ties', 'Acts', 'js', 'differ', 'pairs_of', 'square', '
 
 # %% ../../nbs/analyses/14_degenerate.ipynb #acc8dd79
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations,cycle
 import numpy as np, pandas as pd
-from scipy import stats
 from scipy.spatial.distance import jensenshannon
-from ..core import ConfigError,unknown
+from ..core import ConfigError,stream,unknown
 from ..agents.base import softmax
 from ..agents.checkpoints import kept,mark
 from ..agents.dqn import DQN
 from ..agents.policies import Oracle,Uniform
-from .rollout import rollout
+from .rollout import Rollout,rollout
 from .statistics import Comparison,t_test
 from ..envs.cold_start import ColdStartEnv,World
 
@@ -49,14 +48,15 @@ def differ(a:Acts, b:Acts,
            rewards:np.ndarray,       # (n, actions) what each action would earn in each state
            weight:np.ndarray=None,   # (n,) of the states; None: all alike
            tol:float=1e-6,
-          )->dict:                   # disagreement, js; unpaid: share of the disagreement that earns both the same (nan without any)
+          )->dict:                   # disagreement, js; unpaid: share of the disagreement that earns both the same (nan without any); chance: disagreement of blind policies with these shares of actions; kappa (nan without chance)
     "How differently two policies act in the same states"
     n = len(rewards)
     if len(a.greedy)!=n or len(b.greedy)!=n: raise ConfigError(f'differ needs the same states: {len(a.greedy)}, {len(b.greedy)} actions for {n} states')
     w,rows,other = np.full(n, 1/n) if weight is None else weight/weight.sum(),np.arange(n),a.greedy!=b.greedy
     same = np.abs(rewards[rows,a.greedy]-rewards[rows,b.greedy])<=tol
     d = w[other].sum()
-    return dict(disagreement=float(d), js=float(w@js(a.probs, b.probs)), unpaid=float(w[other & same].sum()/d) if d>0 else np.nan)
+    q,p = (np.bincount(x.greedy, w, rewards.shape[1]) for x in (a, b)); chance = 1-q@p
+    return dict(disagreement=float(d), js=float(w@js(a.probs, b.probs)), unpaid=float(w[other & same].sum()/d) if d>0 else np.nan, chance=float(chance), kappa=float(1-d/chance) if chance>1e-9 else np.nan)
 
 # %% ../../nbs/analyses/14_degenerate.ipynb #269f7e59
 def pairs_of(acts:list,              # of `Acts` on the same states
@@ -119,24 +119,33 @@ def train_finer(world:World, kind:str='hit',   # one of `FINER`
     agent.learn(env, episodes*horizon, checkpoint=kept('degenerate', f'dqn-{mark(world.dataset.fingerprint, world.users, kind, seed, episodes, horizon, slate, num_envs, settings)}'))
     return agent
 
-# %% ../../nbs/analyses/14_degenerate.ipynb #808e05bc
-def play_cold(world:World, policy, episodes:int, seed:int, horizon:int=10, slate:int=10, kind:str='hit'):
+# %% ../../nbs/analyses/14_degenerate.ipynb #6016edd1
+def play_cold(world:World, policy,
+              episodes:int, seed:int,  # the same for all policies: the same users
+              horizon:int=10, slate:int=10,
+              kind:str='hit',          # what a step pays, one of `FINER`
+             )->Rollout:               # that has kept `obs` and `earned`
     "A rollout that keeps states and what both tools would earn, in hits"
     env = FinerEnv(world, min(episodes, 500), horizon, slate, counterfactual=True, **FINER[kind])
     return rollout(env, policy, episodes, seed, watch=dict(obs=lambda o,i: o.copy(), earned=lambda o,i: i['counterfactual'].copy()))
 
 def cold_states(world:World, agents:dict,      # (name, seed) -> agent
-                episodes:int, seed:int, horizon:int=10, slate:int=10, most:int=5000, temperature:float=.1)->tuple:
+                episodes:int, seed:int, horizon:int=10, slate:int=10,
+                most:int=5000,         # states that are looked at, drawn from all
+                temperature:float=.1,  # of the softmax of the values, for the Jensen-Shannon distance only
+               )->tuple:
     "Acts of the agents, the states' rewards in hits, value of random and of the oracle"
     played = {k: play_cold(world, a, episodes, seed, horizon, slate) for k,a in agents.items()}
     obs,earned = (np.concatenate([r.kept[k][r.alive] for r in played.values()]) for k in ('obs','earned'))
-    some = np.random.default_rng(seed).choice(len(obs), min(most, len(obs)), replace=False); obs,earned = obs[some],earned[some]
+    some = stream(seed, 'degenerate', 'states').choice(len(obs), min(most, len(obs)), replace=False); obs,earned = obs[some],earned[some]
     q = {k: a.q(obs) for k,a in agents.items()}
     acts = [Acts(*k, float(played[k].total.mean()), z.argmax(1), softmax(z, temperature)) for k,z in q.items()]
     anchor = {n: float(play_cold(world, p, episodes, seed, horizon, slate).total.mean()) for n,p in dict(random=Uniform(2), oracle=Oracle([0,1])).items()}
     return acts,earned,anchor['random'],anchor['oracle']
 
-def tie_share(world:World, policy, kind:str, episodes:int, seed:int, horizon:int=10, slate:int=10)->float:
+def tie_share(world:World, policy,
+              kind:str,   # of reward, one of `FINER`
+              episodes:int, seed:int, horizon:int=10, slate:int=10)->float:
     "Share of the states a policy visits in which both tools earn the same under a reward"
     r = play_cold(world, policy, episodes, seed, horizon, slate, kind)
     e = r.kept['earned'][r.alive]
@@ -146,12 +155,12 @@ def tie_share(world:World, policy, kind:str, episodes:int, seed:int, horizon:int
 def draw_pairs(p:pd.DataFrame,    # pairs of one or more studies, with a column `study`
                ax, metric:str='disagreement', markers=('o','s','^','D','v','P')):
     "Difference in return against difference in behaviour; colour: share of ties; open: two learners"
-    studies = list(dict.fromkeys(p.study)); points = None
-    for m,(study,g) in zip(markers, p.groupby('study', sort=False)):
+    points = None
+    for m,(study,g) in zip(cycle(markers), p.groupby('study', sort=False)):
         for kin,h in g.groupby('kin'):
             points = ax.scatter(h.gap, h[metric], c=h.tie_share, vmin=0, vmax=1, cmap='cividis_r', marker=m, s=42 if kin else 18, alpha=.9, lw=.6, edgecolor='white' if kin else 'none')
         ax.plot([], [], m, color='.4', ls='', ms=6, label=f'{study} ({len(g)} pairs)')
-    ax.set(xlabel='difference in return, share of the way from random to best', ylabel=metric.replace('js', 'Jensen-Shannon distance')); ax.legend(fontsize=8)
+    ax.set(xlabel='difference in return, share of the way from random to the oracle', ylabel=metric.replace('js', 'Jensen-Shannon distance')); ax.legend(fontsize=8)
     return points
 
 # %% ../../nbs/analyses/14_degenerate.ipynb #b54f867d
@@ -173,6 +182,6 @@ def feed_states(env, policies:dict,       # (name, seed) -> policy; env: a `Feed
             total += np.where(alive, reward, 0); alive &= ~(end | late)
         value[k] = float(total.mean())
     obs,mask,who = (np.concatenate(x) for x in zip(*env_keep))
-    some = np.random.default_rng(seed).choice(len(obs), min(most, len(obs)), replace=False)
+    some = stream(seed, 'degenerate', 'states').choice(len(obs), min(most, len(obs)), replace=False)
     obs,mask,who = obs[some],mask[some],who[some]; info = dict(action_mask=mask, user=who)
     return [Acts(*k, value[k], p.act(obs, info, greedy=True), p.probs(obs, info)) for k,p in policies.items()],np.where(mask, env.table[who], -np.inf),mask

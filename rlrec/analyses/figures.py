@@ -26,6 +26,7 @@ def style():
 
 # %% ../../nbs/analyses/04_figures.ipynb #a795a7e6
 LOOKS = {k:v.split() for k,v in {
+    'any-slates':'#b4b4b4 *', 'optimum-bound':'#7f7f7f *', 'optimum':'#000000 *', 'best-sequence':'#4d4d4d X',
     'oracle':'#222222 *', 'gt':'#222222 *', 'heuristic':'#0072b2 o', 'dqn':'#d55e00 s', 'always-precision':'#56b4e9 ^', 'always-discovery':'#e69f00 v',
     'a2c':'#882255 o', 'ppo':'#332288 ^', 'linear-pg':'#cc6677 P', 'linear-ql':'#e69f00 X', 'ucb':'#44aa99 D', 'epsilon-greedy':'#999933 v',
     'darlr':'#d55e00 o', 'roler':'#0072b2 s', 'dorl':'#009e73 ^', 'mopo':'#e69f00 v', 'mbpo':'#aa4499 D', 'ips':'#88ccee P',
