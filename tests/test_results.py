@@ -289,3 +289,15 @@ def test_a_batch_without_summary_or_batch_file(tmp_path):
     (tmp_path/'reports').mkdir()
     text = (publish(write(tmp_path/'reports'/'runs'/'plain', [frame(0, 'my-shop')]))/'README.md').read_text()
     assert 'has no batch file for `plain`' in text and 'its licence is not known here' in text and batch_file(tmp_path, 'plain') is None
+
+def test_jobs_that_no_summary_joins_show_themselves(tmp_path):
+    "The first seed of each dataset and variant, and nothing that could be data"
+    (tmp_path/'reports').mkdir()
+    folder = write(tmp_path/'reports'/'runs'/'plain', [frame(s, d) for d in ('coat', 'digits') for s in (2, 1)])
+    for p in folder.glob('coin/*/seed-*'):
+        (p/'figures').mkdir(); (p/'figures'/'heads.png').write_bytes(PNG); (p/'report.html').write_text(f'<h1>{p.name}</h1>'); (p/'report.ipynb').write_text('{}')
+    (folder/'coin/coat/seed-1/ratings.md').write_text('| user | item | value |\n')
+    place = publish(folder); shown = [n for n in contents(place) if n[:4]=='coin']
+    assert shown==[f'coin/{d}/seed-1/{n}' for d in ('coat','digits') for n in ('figures/heads.png','report.html')]
+    text = (place/'README.md').read_text()
+    assert '](coin/coat/seed-1/figures/heads.png)' in text and '- coin/coat/seed-1/ratings.md: ' in text

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEY_PARTS', 'source_hash', 'named_files', 'key_parts', 'job_key', 'changed', 'versions', 'machine', 'commit',
-           'data_of', 'dataset_facts', 'write_json', 'read_json', 'damage', 'standing', 'summary_names',
+           'data_of', 'dataset_facts', 'write_json', 'read_json', 'damage', 'standing', 'summary_names', 'serves',
            'write_listing', 'records', 'seconds', 'memory', 'expected', 'remaining']
 
 # %% ../../nbs/batch/01_records.ipynb #c328c6ed
@@ -125,6 +125,12 @@ def standing(record:dict,      # run.json; empty if there is none
 def summary_names(batch:Batch)->dict[str,str]:  # report -> template
     "The summaries that belong to a batch"
     return {r: s for r in dict.fromkeys(j.report for j in batch.jobs) if (s := f'{r}_summary') in templates(batch.root)}
+
+def serves(report:str,  # that has a summary
+           other:str,   # that has been run
+          )->bool:
+    "Whether the summary of `report` is also about `other`: a `coin_summary` shows `coin` and every `coin_...`"
+    return other==report or other.startswith(f'{report}_')
 
 def write_listing(batch:Batch):
     "Say which jobs and summaries belong to a batch"
