@@ -73,7 +73,7 @@ def _why_not(path, name):
 def choose(summary:Path   # folder of a summary
           )->tuple:       # names of the files to take; name -> why for those left out
     "Which of a summary's files are published"
-    names = sorted(p.relative_to(summary).as_posix() for p in summary.rglob('*') if (p.is_file() or p.is_symlink()) and p.name not in ('run.json', 'report.ipynb') and p.name[0]!='.')
+    names = sorted(p.relative_to(summary).as_posix() for p in summary.rglob('*') if (p.is_file() or p.is_symlink()) and p.name not in ('run.json', 'rows.parquet', 'report.ipynb') and p.name[0]!='.')
     why = {n: _why_not(summary/n, n) for n in names}
     return [n for n,w in why.items() if not w],{n: w for n,w in why.items() if w}
 
@@ -121,7 +121,9 @@ def _data(jobs):
     def facts(card): return ', '.join(f"{v:,} {k}" for k,v in card.items() if isinstance(v, int) and '_' not in k)   # the plain counts; runs.json has them all
     return [f"- **{d}**: {licences.get(d) or 'its licence is not known here'}" + (f" ({facts(card)})" if facts(card) else '') for d,card in cards.items()]
 
-# %% ../../nbs/batch/06_publish.ipynb #a5211cc3
+# %% ../../nbs/batch/06_publish.ipynb #3a51bd3f
+def _several(n, what): return f"{n:,} {what}{'s'*(n!=1)}"
+
 def _values(ran, name): return sorted({str(r[name]) for r in ran if r.get(name)})
 
 def _origin(ran):
@@ -132,7 +134,7 @@ def _origin(ran):
     lines += [f"The jobs ran with {len(code)} different states of the package's code."] if len(code)>1 else []
     lines += [f"Machine: {' and '.join(machines)}."] if (machines := _values(ran, 'machine')) else []
     cost = sum(r['seconds'] or 0 for r in ran)
-    return ' '.join([*lines, f"{len(ran)} notebooks took {seconds(cost)} of computing, and at most {memory(max((r['peak_memory'] or 0 for r in ran), default=0))} of memory each."])
+    return ' '.join([*lines, f"{_several(len(ran), 'notebook')} took {seconds(cost)} of computing, and at most {memory(max((r['peak_memory'] or 0 for r in ran), default=0))} of memory each."])
 
 # %% ../../nbs/batch/06_publish.ipynb #b57dadfe
 def batch_file(root:Path,  # the project
@@ -163,7 +165,7 @@ def index_md(root:Path, name:str, every:list[dict],
             )->str:
     "The README.md of a published folder"
     jobs = [r for r in every if r['seed'] is not None]
-    out = [f'# {name}', f"{len(jobs)} jobs: {', '.join(dict.fromkeys(r['report'] for r in jobs))}. [rows.parquet](rows.parquet) has all {n_rows:,} rows of their results, [runs.json](runs.json) what each job was."]
+    out = [f'# {name}', f"{_several(len(jobs), 'job')}: {', '.join(dict.fromkeys(r['report'] for r in jobs))}. [rows.parquet](rows.parquet) has all {n_rows:,} rows of their results, [runs.json](runs.json) what each job was."]
     if lacks: out += ['## Not complete', f"Published before all was done: {len(lacks)} of its notebooks have no result here.", *_list(lacks)]
     for path,names in files.items(): out += [f"## {path.removesuffix('_summary')}", *_contents(names)]
     ran = [r for r in every if r['state'] in ('done', 'failed')]
