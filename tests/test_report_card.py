@@ -1,12 +1,14 @@
 "The report card on worlds with known answers, for every way of being a policy"
-import gymnasium as gym, numpy as np, pytest, torch
+import random
+from pathlib import Path
+import gymnasium as gym, numpy as np, papermill as pm, pytest, torch
 from rlrec.agents.a2c import A2C
 from rlrec.agents.base import Policy
 from rlrec.agents.dqn import DQN
 from rlrec.agents.policies import Constant,Oracle,Table,UCB,Uniform
 from rlrec.agents.tasks import BestArm,Corridor,FeedTask,IdentityTask
 from rlrec.analyses.ceilings import sequences
-from rlrec.analyses.report_card import load_policy,open_env,report_card
+from rlrec.analyses.report_card import Played,Seat,load_policy,named_policy,open_env,play_card,report_card,way_of
 from rlrec.analyses.rows import Rows
 from rlrec.core import ConfigError,DataError
 from rlrec.data.catalogue import load
@@ -170,3 +172,150 @@ def test_a_simulated_feed_has_the_ceiling_of_its_own_table(coat):
     table = np.random.default_rng(0).random(coat.truth.shape, dtype=np.float32)
     card = report_card('oracle', SimulatedFeedEnv(coat, table, num_envs=20, mode='NX_0'), episodes=20, seeds=SEEDS, ceiling_users=0)
     assert card['share_of_way']==pytest.approx(1, abs=1e-5) and card['ceiling']<30
+
+class Busy:
+    "Draws from its own stream, counts in whole numbers, and collects"
+    def __init__(self): self.t,self.log,self.count,self.inner,self.rng = 0,[],{'all': np.zeros(4)},Uniform(4),np.random.default_rng(7)
+    def act(self, obs, info, greedy=True):
+        self.t += 1; self.log.append(len(obs)); self.count['all'] += 1; self.inner.act(obs, info)
+        return self.rng.integers(4, size=len(obs))*(self.t<10**6)
+
+def test_whole_numbers_and_lists_are_put_back_too():
+    busy = Busy(); inner = busy.inner.rng.bit_generator.state
+    card = lambda: report_card(busy, IdentityTask(8), episodes=8, seeds=SEEDS).frame.to_csv()
+    first = card()
+    assert (busy.t, busy.log, busy.count['all'].tolist(), busy.inner.rng.bit_generator.state)==(0, [], [0]*4, inner)
+    assert card()==first and busy.rng.integers(100)==np.random.default_rng(7).integers(100)
+
+class Stepping:
+    "Changes its mind with every call: a card that leaves a trace cannot be repeated"
+    def __init__(self): self.t = 0
+    def act(self, obs, info, greedy=True): self.t += 1; return np.full(len(obs), self.t%4)
+
+def test_a_second_card_of_a_policy_that_counts_is_the_first():
+    p = Stepping()
+    a,b = (report_card(p, IdentityTask(8), episodes=24, seeds=(0,)) for _ in range(2))
+    assert a.frame.to_csv()==b.frame.to_csv() and p.t==0
+
+def makers():
+    own,old = np.random.default_rng(7),np.random.RandomState(7)
+    return dict(attribute=Busy(), closure=lambda obs: own.integers(4, size=len(obs)), legacy=lambda obs: old.randint(4, size=len(obs)), numpy=lambda obs: np.random.randint(4, size=len(obs)),
+                python=lambda obs: [random.randrange(4) for _ in obs], torch=lambda obs: torch.randint(4, (len(obs),)))
+
+@pytest.mark.parametrize('how', list(makers()))
+def test_foreign_draws_differ_between_seeds_and_can_be_repeated(how):
+    policy,env = makers()[how],IdentityTask(8)
+    first = [play_card(Seat(policy), env, 8, seed).tally for seed in SEEDS]
+    again = [play_card(Seat(policy), env, 8, seed).tally for seed in SEEDS]
+    assert [t.count.tolist() for t in first]==[t.count.tolist() for t in again] and len({tuple(t.count) for t in first})==3
+
+def test_streams_of_nobody_go_on_where_they_were():
+    np.random.seed(3); random.seed(3); torch.manual_seed(3)
+    report_card(makers()['numpy'], IdentityTask(8), episodes=8, seeds=(0,))
+    now = np.random.random(),random.random(),torch.rand(1).item()
+    np.random.seed(3); random.seed(3); torch.manual_seed(3)
+    assert now==(np.random.random(), random.random(), torch.rand(1).item())
+
+def telling(probs): return type('Foreign', (), dict(probs=lambda self, obs, info: probs(obs)))()
+
+def test_scores_are_no_probabilities():
+    for bad in (lambda obs: obs*3-1, lambda obs: np.full((len(obs),4), .7), lambda obs: obs*np.nan):
+        with pytest.raises(ConfigError, match='if they are scores, call the method `scores`') as e: report_card(telling(bad), IdentityTask(8), episodes=8, seeds=(0,))
+        assert '\n' not in str(e.value)
+    card = report_card(type('Foreign', (), dict(scores=lambda self, obs, info: obs*3-1))(), IdentityTask(8), episodes=8, seeds=SEEDS)
+    assert card['reward']==10 and np.isnan(card['entropy']) and card['argmax_ties']==0
+
+def test_forbidden_actions_have_no_share_in_the_entropy():
+    flat = telling(lambda obs: np.full((len(obs),3), 1/3))
+    for greedy in (True, False):
+        card = report_card(flat, BestArm(50, forbid=True), episodes=100, seeds=SEEDS, greedy=greedy)
+        assert card['entropy']==pytest.approx(np.log(2))                       # two of three are allowed
+    assert card['batch_entropy']==pytest.approx(np.log(3), abs=.05)
+    with pytest.raises(ConfigError, match='no probability to any allowed action'): report_card(telling(lambda obs: np.eye(3)[np.zeros(len(obs), int)]), BestArm(50, forbid=True), episodes=50, seeds=(0,))
+
+def test_probabilities_of_their_models_are_masked(coat):
+    "A network of zeros likes all items alike: of 90, 89, ... those that are left"
+    sb3 = pytest.importorskip('stable_baselines3')
+    model = sb3.PPO('MlpPolicy', gym.make('rlrec/Feed-v0', dataset=coat, mode='FB'), seed=0, device='cpu', n_steps=8, batch_size=8, policy_kwargs=dict(net_arch=[4]))
+    with torch.no_grad(): [p.zero_() for p in model.policy.parameters()]
+    card = report_card(model, FeedEnv(coat, 5), episodes=5, seeds=(0,), ceiling=False)
+    assert card['entropy']==pytest.approx(np.log(np.arange(coat.feed_items, coat.feed_items-30, -1)).mean())
+
+def test_entropies_of_greedy_play_are_of_the_actions_taken():
+    agent = A2C(4, 4, seed=3)
+    card = lambda p, **kw: report_card(p, IdentityTask(16), episodes=50, seeds=SEEDS, **kw)
+    best,drawn,same = card(agent),card(agent, greedy=False),card(lambda obs: agent.act(obs, {}))
+    assert best['batch_entropy']==same['batch_entropy']<drawn['batch_entropy'] and best['entropy']==pytest.approx(drawn['entropy'], abs=.05)
+    how = [c.frame.how for c in (best, drawn, same)]
+    assert all(h['batch_entropy']=='nats, of the 500 actions taken in a seed' for h in (how[0], how[2])) and 'mean probabilities' in how[1]['batch_entropy']
+    assert 'not of what it did' in how[0]['entropy'] and 'not of what it did' not in how[1]['entropy']
+
+def test_nobody_is_left_out_where_everybody_costs_nothing(coat):
+    card = report_card('oracle', FeedEnv(coat, 20), episodes=40, seeds=SEEDS, ceiling_users=3)
+    assert card.frame.loc['share_of_way', ['value','low','high']].tolist()==pytest.approx([1,1,1], abs=1e-5) and len(card.limit.value)>20
+
+def test_the_interval_holds_the_draw_of_users():
+    world = cold_start_world('synthetic-movielens', encoder='tfidf-svd')
+    make = lambda n: ColdStartEnv(world, n, 3, 5, users=world.users[:24])
+    full,few = (report_card('always-discovery', make, baseline='random', episodes=48, seeds=SEEDS, ceiling_users=k) for k in (0, 8))
+    assert 'exact: ' in full.frame.how['ceiling'] and 'draw' not in full.frame.how['share_of_way']
+    assert few.frame.how['ceiling'].startswith('exact for 8 of 24 users met, estimated for the rest: ') and 'holds the draw of users' in few.frame.how['share_of_way']
+    floor = [play_card(Seat(Uniform(2)), make(48), 48, s) for s in SEEDS]
+    way,se = way_of(floor, few.limit.value)
+    user,total = (np.concatenate([getattr(p, k) for p in floor]) for k in ('user','total'))
+    y,m = np.array([((few.limit.value[u]-total[user==u]).sum(), (user==u).sum()) for u in few.limit.value]).T       # missed, met
+    assert way==pytest.approx(y.sum()/m.sum()) and se==pytest.approx(np.sqrt((1-8/24)/8*((y-way*m)**2).sum()/7)/m.mean())
+    half = {k: few.frame.high[k]-few.frame.value[k] for k in ('ceiling','share_of_way')}
+    seeds = {k: 4.302652729911275*few.seeds[k].std()/np.sqrt(3) for k in half}
+    assert half['ceiling']==pytest.approx(np.hypot(seeds['ceiling'], 1.96*se)) and half['share_of_way']==pytest.approx(np.hypot(seeds['share_of_way'], 1.96*abs(few['share_of_way'])*se/way))
+    assert 'has a standard error of' in report_card('random', make, episodes=48, seeds=(0,), ceiling_users=8).frame.how['ceiling']
+
+def test_the_standard_error_is_that_of_drawing_users():
+    "Many samples of the users: their ceilings spread as the card says"
+    rng,users = np.random.default_rng(0),np.arange(40)
+    best = dict(enumerate(rng.gamma(2, 2, 40)))
+    floor = [Played(rng.random(400), np.ones(400), rng.integers(40, size=400), None)]
+    got = np.array([way_of(floor, {u: best[u] for u in rng.choice(users, 10, replace=False)}) for _ in range(2000)])
+    assert np.sqrt((got[:,1]**2).mean())==pytest.approx(got[:,0].std(), rel=.1)
+
+def test_what_each_action_would_earn_is_for_the_card():
+    keys = []
+    class Curious:
+        def act(self, obs, info, greedy=True): keys.append(sorted(info)); return np.zeros(len(obs), int)
+    card = report_card(Curious(), 'rlrec/Ads-v0', baseline=Oracle(), episodes=10, seeds=(0,))
+    assert 'counterfactual' not in keys[-1] and not np.isnan(card['tie_share']) and card['difference']<0
+    report_card(Curious(), 'rlrec/Ads-v0', episodes=10, seeds=(0,), counterfactual=True); assert 'counterfactual' in keys[-1]
+
+@pytest.mark.parametrize('policy, says', [(lambda obs, info: obs, 'must take .obs.; it takes'), (lambda obs: [[0],[1,2]], 'must give an array of numbers'),
+    (type('Short', (), dict(act=lambda self, obs: obs))(), 'must take .obs, info, greedy.'), (telling(lambda obs: [['a']*4]*len(obs)), 'must give an array of numbers')])
+def test_what_is_asked_wrongly_is_said_in_one_line(policy, says):
+    with pytest.raises(ConfigError, match=says) as e: report_card(policy, IdentityTask(4), seeds=(0,), episodes=4)
+    assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('wrong, says', [(dict(seeds=(.5,0)), 'whole numbers'), (dict(seeds=0), 'whole numbers'), (dict(episodes=10.5), 'whole number'), (dict(ceiling=float('nan')), 'finite'), (dict(ceiling='orakel'), "did you mean 'oracle'"),
+    (dict(ceiling_users=-1), 'ceiling_users'), (dict(episode=5), 'cannot be made with these settings'), (dict(margin=float('nan')), 'above 0')])
+def test_wrong_numbers_are_said_in_one_line(wrong, says):
+    with pytest.raises(ConfigError, match=says) as e: report_card('random', 'rlrec/Ads-v0', **wrong)
+    assert '\n' not in str(e.value)
+
+def test_what_may_be_said_in_several_ways():
+    card = lambda **kw: report_card(telling(lambda obs: torch.tensor(obs, requires_grad=True)), IdentityTask(8), episodes=8, **kw)
+    assert card(seeds=3, ceiling=np.float32(10)).frame.to_csv()==card(seeds=(0,1,2), ceiling=10).frame.to_csv()
+    assert report_card('random', 'rlrec/Ads-v0', episodes=20, seeds=2, ceiling='oracle').frame.how['ceiling']=='given: what oracle earns'
+    with pytest.raises(ConfigError, match='takes the number of rows'): report_card('random', lambda: IdentityTask(8))
+    assert 'the actions of a function' in report_card(right, IdentityTask(8), episodes=8, seeds=2, greedy=False).frame.how['reward']
+
+def test_a_folder_does_not_hide_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path); (tmp_path/'random').mkdir()
+    assert isinstance(named_policy('random', IdentityTask(4)), Uniform)
+
+def test_a_verdict_explains_itself():
+    card = report_card(right, IdentityTask(16), baseline=right, episodes=20, seeds=SEEDS)
+    assert 'equal (no difference is seen, and it is less than the margin; margin 0.2)' in str(card) and 'equal (no difference' in card.frame.how['p_equal']
+    assert str(report_card(right, IdentityTask(16), episodes=20, seeds=SEEDS)).count('beside')==0
+
+@pytest.mark.parametrize('wrong, says', [(dict(sb3=['TD3']), "unknown learner of single choices in sb3 'TD3'"), (dict(policies=['dqn','runs/DQN/']), 'policies: two cards would have the same name, among dqn, dqn')])
+def test_the_report_says_at_once_what_cannot_be(tmp_path, wrong, says):
+    with pytest.raises(pm.PapermillExecutionError, match=says) as e:
+        pm.execute_notebook(Path(__file__).parent.parent/'reports/report_card.ipynb', tmp_path/'out.ipynb', dict(out=str(tmp_path), **wrong), progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'])
+    assert e.value.ename=='ConfigError' and e.value.exec_count<=4
