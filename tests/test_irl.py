@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np, pytest
 from scipy.optimize import approx_fprime,minimize
 from rlrec.agents.policies import Constant,Heuristic
-from rlrec.analyses.irl import MDP,SETS,Tree,ascend,features,floor,follow,likelihood,maximise,number,play_all,reading,repeats,soft_values,span,split,stepwise,totals,trace,two_groups,visits
+from rlrec.analyses.irl import MDP,PUBLISHED,SETS,Tree,ascend,errors,features,floor,follow,likelihood,maximise,movement,number,play_all,reading,repeats,slope,soft_values,span,split,stepwise,totals,trace,two_groups,visits
 from rlrec.core import ConfigError
 from rlrec.envs.cold_start import ColdStartEnv,cold_start_world
 
@@ -143,6 +143,37 @@ def test_readings(own, other, scale, rate):
     for name in ('static-others','static-sums'): t,size = got[name]; assert t.norm.iloc[0]>1e-3*size and np.ptp(t.norm)<1e-12*size and np.allclose(t.unreachable, t.norm)
     t,size = got['same']; assert t.unreachable.max()<1e-6*size and np.ptp(t.norm)>1e-6*t.norm.iloc[0]
     assert got['others'][0].unreachable.std()<1e-6*got['others'][1]
+
+@pytest.mark.parametrize('scale', ['raw','unit'])
+def test_a_small_rate_is_flat_too_but_falls(own, other, scale):
+    "Nothing out of reach: twelve norms that spread as little as the published ones, each below the last, in proportion to the rate"
+    tree,expert = reading('same', own, other, Heuristic(), 'state_only', scale); goal = movement(PUBLISHED).spread
+    rate,got = goal/(11*slope(tree, expert)),{}
+    for times in (.1, 1, 10): got[times] = movement(trace(tree, expert, ascend(tree, expert, 12, times*rate), tree.directions()).norm)
+    assert got[1].spread==pytest.approx(goal, rel=.01) and got[1].spread==pytest.approx(10*got[.1].spread, rel=.02) and got[10].spread==pytest.approx(10*goal, rel=.2)
+    assert all(m.falling==1 and m['first']>.1 for m in got.values()) and (scale=='unit' or got[1]['first']>50)
+    for name in ('static-others','static-sums'):
+        m = [movement(trace(*(x := reading(name, own, other, Heuristic(), 'state_only', scale)), ascend(*x, 12, k*rate), x[0].directions()).norm) for k in (1, 1000)]
+        assert all(x.spread<1e-12 and x.falling==0 for x in m)               # the two causes: no fall at any rate
+
+def test_the_published_norms_have_no_direction():
+    ups = [b>a for a,b in zip(PUBLISHED, PUBLISHED[1:])]
+    assert ups.count(True)==6 and movement(PUBLISHED).falling==pytest.approx(ups.count(False)/11) and movement(np.full(12, 809.7)).falling==0
+
+@pytest.mark.parametrize('seed', range(3))
+def test_slope_is_the_curvature_along_the_gradient(seed):
+    "Against the first step of gradient ascent itself; the variance by a covariance matrix"
+    rng = np.random.default_rng(seed); tree = Tree(rng.normal(size=(4,8,3))*30); expert = rng.normal(size=3)*50
+    g = likelihood(tree, expert, np.zeros(3))[1]; along = g/np.linalg.norm(g)
+    assert slope(tree, expert)==pytest.approx(along@np.mean([np.cov(x.T, bias=True) for x in tree.phi], 0)@along)
+    n = [np.linalg.norm(likelihood(tree, expert, w)[1]) for w in ascend(tree, expert, 2, 1e-7)]
+    assert (n[0]-n[1])/n[0]==pytest.approx(1e-7*slope(tree, expert), rel=1e-2)
+    assert slope(tree, tree.counts(tree.probs(np.zeros(3))))==0
+
+def test_errors_know_the_ridge():
+    "Sessions that say nothing: 1/sqrt(4 users x .25), and no end of error without a ridge"
+    nothing = Tree(np.zeros((4,2,1)))
+    assert errors(nothing, np.zeros(1), .25)==pytest.approx(1) and errors(nothing, np.zeros(1))==np.inf
 
 def test_state_action_features_can_say_the_rule(own):
     "Discovery for those who know little: a reward in these features makes the rule likely, and state_only leaves only consequences"

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 from gymnasium.vector import AutoresetMode
 from scipy.stats import kendalltau
-from rlrec.core import ConfigError,stream
+from rlrec.core import ConfigError
 from rlrec.agents.policies import Uniform
 from rlrec.analyses.cold_start import compare,make_policy
-from rlrec.analyses.leaks import (PLANTS,SCORES,BonusChooser,Tampered,absent,allowed,bandit_cases,cold_start_cases,dealt,differences,empty,feed_cases,feed_futures,
-    flips,leaks,only,people,planted_cases,scores,shown_in,tasted_case,tau,walk,with_baits)
+from rlrec.analyses.leaks import (PLANTS,SCORES,BonusChooser,Case,Tampered,absent,allowed,bandit_cases,cold_start_cases,dealt,differences,empty,feed_cases,feed_futures,
+    flips,leaks,only,people,planted_cases,regraded,scores,shown_in,tasted_case,tau,walk,with_baits)
 from rlrec.data.catalogue import load
 from rlrec.envs import REGISTERED
 from rlrec.envs.cohorts import cohort
@@ -43,7 +43,8 @@ def test_no_environment_leaks(every):
 def test_every_environment_and_method_is_there(every):
     names = ' '.join(every.env.unique())
     for word in ('cold start','images','music','ads','behaviour','feed','simulated'): assert word in names
-    assert len(REGISTERED)==7 and all(f'{d} simulated, {m}' in names for m in SIMULATED for d in ('coat','kuairec'))
+    assert len({Case(e, None, {}).kind for e in every.env.unique()})==len(REGISTERED)==7
+    assert all(f'{d} simulated, {m}' in names for m in SIMULATED for d in ('coat','kuairec'))
 
 def test_futures_are_really_others(every):
     "Where an environment judges, its reward moves in some future; where nothing is declared to be paid by the truth, it does not"
@@ -60,10 +61,13 @@ def test_the_shaped_reward_pays_for_what_was_never_shown(every):
     moved = every[(every.what=='reward') & (every.future=='unmet')].set_index('env').changed
     assert (moved[['cold start, hit','cold start, hits','cold start, leaving']]==0).all() and (moved[['cold start, shaped','cold start, shaped per movie']]>0).all()
 
-def test_unmet_costs_no_row(every):
-    "What was shown is liked as before, so walks are compared to their end, and only what is left differs"
-    f = every[(every.env=='cold start, hit') & (every.future=='unmet')].set_index('what')
-    assert f.compared.reward==60*12 and f.compared['end']==2*60*12 and set(f.index[f.changed>0])=={'info/left','info/left_before'}
+@pytest.mark.parametrize('future,moves', [('unmet', {'info/left','info/left_before'}), ('regraded', set())])
+def test_two_futures_cost_no_row(every, future, moves):
+    "What was shown is liked as before, so walks are compared to their end, and at most what is left differs"
+    for env in ('cold start, hit','cold start, hits','cold start, leaving'):
+        f = every[(every.env==env) & (every.future==future)].set_index('what'); f = f.drop(index='end') if env=='cold start, leaving' and future=='unmet' else f
+        if env!='cold start, leaving' or future=='regraded': assert f.compared.reward==60*12 and f.compared['end']==2*60*12
+        assert set(f.index[f.changed>0])==moves
 
 def test_who_takes_part_is_chosen_by_the_future(every):
     assert every[(every.env=='cold start, cohort') & (every.what=='info/user')].share.item()>.5
@@ -74,7 +78,20 @@ def test_every_plant_is_found_where_it_is(movies, seed):
     leak = found[found.verdict=='leak']
     for name,(part,step,*_) in PLANTS.items():
         mine = leak[leak.env==name]
-        assert set(mine.what)=={part} and mine.step.min()==step and 'unmet' in set(mine.future)
+        assert set(mine.what)=={part} and mine.step.min()==step and ('regraded' if name=='stars of the hit' else 'unmet') in set(mine.future)
+
+@pytest.mark.parametrize('seed', [1, 2])
+def test_what_comes_with_a_hit_needs_a_future_of_its_own(movies, seed):
+    "The stars of a movie that hit: nothing in the futures that change what hits or leave it as it was, but by chance; always in the one with other stars"
+    case, = [c for c in planted_cases(movies, rows=60, steps=6, seed=seed, **TEXT) if c.name=='stars of the hit']
+    f = case.run(seed); f = f[f.what=='observation'].set_index('future').changed
+    assert f.regraded>50 and f[['empty','unmet']].sum()==0 and f[['dealt','people']].sum()<10
+
+def test_regraded(movies):
+    other = regraded(movies); key = lambda d: d.test.sort_values(['user','item'], ignore_index=True)
+    a,b = key(movies),key(other)
+    assert (a[['user','item']]==b[['user','item']]).all(None) and ((a.value>=4)==(b.value>=4)).all() and other.train is movies.train
+    assert (a.value!=b.value).mean()>.2 and (a.time!=b.time).mean()>.9 and sorted(a.value)==sorted(b.value) and sorted(a.time)==sorted(b.time) and other.test.time.is_monotonic_increasing
 
 @pytest.mark.parametrize('name', FEEDS)
 @pytest.mark.parametrize('taste,found', [(.001, {('truth','reward')}), (1e-6, {('truth','reward')}), (0., set())])
@@ -85,7 +102,6 @@ def test_a_reward_that_tasted_the_truth(name, taste, found):
 
 def test_one_bit_in_one_entry(world):
     "The smallest change there is, at one place of one moment"
-    calls = []
     def twist(env, obs, reward, info):
         if env._t[0]==4: obs[7,200] = np.nextafter(obs[7,200], np.float32(2))
         return obs,reward,info
@@ -134,13 +150,23 @@ def test_comparison_against_brute_force():
         assert got['observation']==brute(a, b); total += got['observation']
     assert total>300
 
+def test_the_last_bit_is_the_sign_of_zero_too():
+    zero = np.zeros((4,2)); other = zero.copy(); other[2,1] = -0.
+    walked = [walk(Script(o, zero, zero), lambda t,obs,info: np.zeros(2, int), steps=3)[1] for o in (zero, other)]
+    assert differences(*walked).set_index('what').changed['observation']==1
+    nan = np.full((4,2), np.nan); assert differences(*[walk(Script(nan, zero, zero), lambda t,obs,info: np.zeros(2, int), steps=3)[1] for _ in range(2)]).changed.sum()==0
+
 def test_declared_by_part_future_or_all():
     assert allowed('reward', 'dealt', ('reward',)) and allowed('end', 'tags', ('tags:end',)) and not allowed('end', 'truth', ('tags:end',)) and allowed('mask', 'x', ('*',)) and allowed('mask', 'x', ('x:*',))
 
 def test_errors():
     with pytest.raises(ConfigError, match='restarts rows in the step that ends them'): walk(type('E', (), dict(metadata={}))(), None)
     rng = np.random.default_rng(0)
-    with pytest.raises(ConfigError, match='does not repeat itself'): leaks(lambda: Script(rng.random((3,2)), np.zeros((3,2)), np.zeros((3,2))), {}, Idle(), steps=2)
+    with pytest.raises(ConfigError, match='does not repeat itself'): leaks(lambda: Script(rng.random((3,2)), np.zeros((3,2)), np.zeros((3,2))), dict(other=None), Idle(), steps=2)
+    still = lambda: Script(np.zeros((3,2)), np.zeros((3,2)), np.zeros((3,2)))
+    with pytest.raises(ConfigError, match='nothing to compare with'): leaks(still, {}, Idle(), steps=2)
+    for kw in (dict(steps=4), dict(horizon=5)):
+        with pytest.raises(ConfigError, match='from the fifth step'): planted_cases(None, **kw)
 
 def test_futures(movies):
     for f in (dealt, people, absent, empty): assert (f(movies).train is movies.train) and len(f(movies).test)<=len(movies.test)
@@ -161,16 +187,24 @@ def test_scores_are_what_the_environments_pay(world, policy):
         np.testing.assert_allclose(mine[s], compare(world, made, 120, 5, tools=tools, **kw)[policy].total, atol=1e-4)
 
 def test_who_wants_the_bonus_only(world):
-    tools = tuple(world.lists); made = {p: make_policy(p, tools) for p in ('always-precision','always-discovery','genre-oracle')}
+    tools = tuple(world.lists); made = {p: make_policy(p, tools) for p in ('always-precision','always-discovery','random','genre-oracle')}
     r = compare(world, made, 200, 1, tools=tools) | compare(world, dict(b=BonusChooser()), 200, 1, tools=tools, reward='shaped', bonus_per='movie')
     s = {p: {k: v.mean() for k,v in scores(world, x).items()} for p,x in r.items()}
     assert s['genre-oracle']['hit']==0 and s['genre-oracle']['shaped']<=1+1e-9 and s['genre-oracle']['shaped-per-movie']<=10+1e-9
     bonus = lambda p: s[p]['shaped-per-movie']-s[p]['hit']
-    assert bonus('b')>=min(bonus('always-precision'), bonus('always-discovery'))
+    one = max(bonus('always-precision'), bonus('always-discovery'))
+    assert bonus('b')>one>bonus('random')                                   # more than either tool alone; a coin has less than the better one
+
+def test_a_flip_among_many_pairs_is_corrected():
+    "The same flip, with the same seeds: clear as the only pair; not among 91, where p is 91 times as large"
+    t = pd.DataFrame(dict(a=[1.,1.02,1.01], b=[0,.01,-.01])); o = pd.DataFrame(dict(a=[0,.1,-.1], b=[1.,1.2,1.05]))
+    few = flips(t, o); assert len(few)==1 and few.clear[0] and few.p_holm[0]==few.p[0]
+    apart = {f'p{i}': np.array([10.,10.3,9.9])*(i+2) for i in range(12)}
+    many = flips(t.assign(**apart), o.assign(**apart)); assert len(many)==1 and not many.clear[0] and many.p[0]==few.p[0] and many.p_holm[0]==pytest.approx(91*few.p[0])
 
 def test_flips_and_tau_by_counting():
     rng = np.random.default_rng(0)
-    for _ in range(50):
+    for _ in range(8):
         t,o = (pd.DataFrame(rng.normal(size=(3,5)), columns=list('abcde')) for _ in range(2))
         turned = {frozenset(p) for p in zip(*flips(t, o)[['better','worse']].to_numpy().T)}
         m,k = t.mean(),o.mean()

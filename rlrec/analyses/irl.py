@@ -6,7 +6,7 @@
 __all__ = ['SETS', 'SCALES', 'OUTCOMES', 'PUBLISHED', 'READINGS', 'soft_values', 'soft_policy', 'visits', 'MDP', 'likelihood',
            'ascend', 'maximise', 'span', 'split', 'trace', 'floor', 'Sessions', 'play_all', 'two_groups', 'follow',
            'number', 'natural', 'novelty', 'outcomes', 'limits', 'unit', 'blocks', 'features', 'totals', 'Tree',
-           'stepwise', 'errors', 'repeats', 'says', 'movement', 'reading']
+           'stepwise', 'errors', 'repeats', 'says', 'movement', 'reading', 'slope']
 
 # %% ../../nbs/analyses/12_irl.ipynb #2c5ea337
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp,softmax
 from fastcore.basics import patch
 from ..core import ConfigError,stream,unknown
-from ..agents.base import sample
 from .degeneracy import agreement
 from ..envs.cold_start import FEATURES,ColdStartEnv,World,check_forms
 
@@ -205,7 +204,7 @@ def _all(world, users, horizon, slate, env):
 def play_all(world:World,         # cohort and tools
              users:np.ndarray,    # (U,) user ids
              horizon:int=6,       # H: a user has 2^H sessions
-             slate:int=10,
+             slate:int=10,        # K: movies of a slate
              rows:int=4096,       # sessions played side by side
              **env,               # switches of the environment
             )->Sessions:
@@ -215,8 +214,8 @@ def play_all(world:World,         # cohort and tools
     parts = [_all(world, users[i:i+size], horizon, slate, env) for i in range(0, len(users), size)]
     return Sessions(world, np.asarray(users), *[[np.concatenate(x) for x in zip(*column)] for column in zip(*parts)])
 
-# %% ../../nbs/analyses/12_irl.ipynb #f03e5755
-def two_groups(world:World,
+# %% ../../nbs/analyses/12_irl.ipynb #3feef050
+def two_groups(world:World,      # cohort and tools
                n:int,            # users in each
                seed:int,         # of the draw
               )->tuple:          # (n,) user ids, (n,) other user ids
@@ -225,8 +224,8 @@ def two_groups(world:World,
     who = stream(seed, 'irl', 'users').permutation(world.users)[:2*n]
     return who[:n],who[n:]
 
-# %% ../../nbs/analyses/12_irl.ipynb #28383225
-def follow(s:Sessions,
+# %% ../../nbs/analyses/12_irl.ipynb #24c5be66
+def follow(s:Sessions,       # all that can happen
            policy,          # with `act(obs, info)`
           )->np.ndarray:    # (U, H) actions
     "What a policy does in each user's session"
@@ -267,7 +266,7 @@ def novelty(e:np.ndarray,     # (c, K, d) embeddings of slates
 # %% ../../nbs/analyses/12_irl.ipynb #d2135377
 def _mean(values, real): return np.where(real, values, 0).sum(-1)/np.maximum(real.sum(-1), 1)
 
-def outcomes(s:Sessions
+def outcomes(s:Sessions   # whose slates
             )->list:      # for each step t: (U, 2^(t+1), 4), in the order of `OUTCOMES`
     "What the slates of each choice are like"
     w,out = s.world,[]
@@ -304,8 +303,8 @@ def blocks(x:np.ndarray     # (U, n, d) of states
     out[:,:,0,0] = out[:,:,1,1] = x
     return out.reshape(len(x), -1, 2*x.shape[2])
 
-# %% ../../nbs/analyses/12_irl.ipynb #16e466da
-def features(s:Sessions,
+# %% ../../nbs/analyses/12_irl.ipynb #7d8e9294
+def features(s:Sessions,         # whose choices
              kind:str,           # one of `SETS`
              scale:str='unit',   # one of `SCALES`
              lim:tuple=None,     # ranges of the features; None: those of these sessions
@@ -375,8 +374,8 @@ def stepwise(x:np.ndarray     # (U, 2^H) w . phi of all sessions
         x = logsumexp(pair, axis=2)
     return out
 
-# %% ../../nbs/analyses/12_irl.ipynb #a1fbdec2
-def errors(tree:Tree,
+# %% ../../nbs/analyses/12_irl.ipynb #c9ebf3ec
+def errors(tree:Tree,        # all sessions of the users that were fitted
            w:np.ndarray,     # (d,) where the likelihood is highest
            ridge:float=0.,   # that it was found with
           )->np.ndarray:     # (d,) infinite where nothing tells
@@ -391,10 +390,10 @@ def errors(tree:Tree,
     out = np.sqrt((vector[:,~weak]**2/value[~weak]).sum(1))
     return np.where((np.abs(vector[:,weak])>1e-6).any(1), np.inf, out)
 
-# %% ../../nbs/analyses/12_irl.ipynb #74eac512
-def repeats(s:Sessions,
-            phi:np.ndarray,      # (U, 2^H, d)
-            w:np.ndarray,        # (d,)
+# %% ../../nbs/analyses/12_irl.ipynb #9a8ed51d
+def repeats(s:Sessions,          # of the users to judge
+            phi:np.ndarray,      # (U, 2^H, d) their sums of features, from `totals`
+            w:np.ndarray,        # (d,) the weights found
             actions:np.ndarray,  # (U, H) of the expert, from `follow`
            )->pd.Series:         # agreement/everywhere, /matters, /ties, probability, likelihood (per step)
     "The policy found, in the expert's states"
@@ -424,11 +423,11 @@ def says(values:list,         # for each step t: (U, 2^(t+1), d)
 PUBLISHED = (809.6940, 809.7478, 809.8022, 809.6862, 809.8222, 809.7462, 809.7909, 809.7523, 809.7087, 809.7415, 809.7833, 809.7066)
 
 def movement(norms         # of the gradients, two iterations or more
-            )->pd.Series:  # first; last; spread (highest minus lowest) and drift (last minus first), shares of the first; spread/later: without the first
-    "How much a sequence of norms moves"
+            )->pd.Series:  # first; last; spread (highest minus lowest) and drift (last minus first), shares of the first; spread/later: without the first; falling: share of the steps that go down, by more than rounding
+    "How much a sequence of norms moves, and in one direction or not"
     norms = np.asarray(norms, float)
     share = lambda x: x/norms[0] if norms[0]>0 else 0.
-    return pd.Series({'first': norms[0], 'last': norms[-1], 'spread': share(np.ptp(norms)), 'spread/later': share(np.ptp(norms[1:])), 'drift': share(norms[-1]-norms[0])})
+    return pd.Series({'first': norms[0], 'last': norms[-1], 'spread': share(np.ptp(norms)), 'spread/later': share(np.ptp(norms[1:])), 'drift': share(norms[-1]-norms[0]), 'falling': (np.diff(norms)<-1e-12*norms[0]).mean()})
 
 # %% ../../nbs/analyses/12_irl.ipynb #51736ee2
 READINGS = dict(same=(False, False, False), static=(True, False, False), others=(False, True, False), **{'static-others': (True, True, False), 'static-sums': (True, False, True)})
@@ -440,7 +439,7 @@ def reading(name:str,            # one of `READINGS`
             kind:str='state_only',   # one of `SETS`
             scale:str='raw',         # one of `SCALES`
            )->tuple:             # Tree of the agent, (d,) the expert's counts
-    "The agent's sessions and the expert's counts under a reading of the published text"
+    "The agent's sessions and the expert's counts under a reading of the set-up"
     if name not in READINGS: raise unknown('reading', name, READINGS)
     static,elsewhere,sums = READINGS[name]
     mine,theirs = own[static],(other if elsewhere else own)[static]
@@ -448,4 +447,14 @@ def reading(name:str,            # one of `READINGS`
     tree = Tree(totals(values))
     expert = Tree(totals(features(theirs, kind, scale, lim)[0])).counts(number(follow(theirs, policy)))
     n = len(mine.users)
-    return (Tree(tree.phi*n),2*n*expert) if sums else (tree,expert)
+    return (Tree(tree.phi*n),2*n*expert) if sums else (tree,expert)   # (phi times n also makes the policy n times as sure; in this reading all sessions of a user have the same phi, so that no policy changes)
+
+# %% ../../nbs/analyses/12_irl.ipynb #759d33d4
+def slope(tree:Tree,           # all sessions of the agent's users
+          expert:np.ndarray,   # (d,) the expert's counts
+         )->float:             # 0 where actions reach nothing along the gradient
+    "By what share the first norm falls in one iteration, for each unit of a small learning rate"
+    p = tree.probs(0*expert); g = expert-tree.counts(p)
+    if not np.linalg.norm(g): return 0.
+    along = tree.phi@(g/np.linalg.norm(g))
+    return float(((p*along**2).sum(1)-(p*along).sum(1)**2).mean())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DONE', 'BACK', 'SKIP', 'FORMS', 'TOLD', 'RULES', 'SHARED', 'PLANTS', 'SCORES', 'walk', 'differences', 'allowed',
-           'follow', 'leaks', 'dealt', 'people', 'empty', 'absent', 'only', 'rating_futures', 'with_truth',
+           'follow', 'leaks', 'dealt', 'people', 'empty', 'absent', 'regraded', 'only', 'rating_futures', 'with_truth',
            'feed_futures', 'Case', 'shown_in', 'cold_start_cases', 'bandit_cases', 'feed_cases', 'Tampered',
            'future_mean', 'planted', 'planted_cases', 'tasted_case', 'scores', 'with_baits', 'BonusChooser', 'tau',
            'flips', 'draw_scores']
@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 from ..core import ConfigError,stream,unknown
 from ..agents.policies import Uniform
 from .figures import look
-from .statistics import paired
+from .statistics import holm,paired
 from ..envs.cohorts import cohort
 from ..envs.cold_start import ACTIONS,ColdStartEnv,build_world,fit_tools
 from ..envs.feed import FeedEnv
@@ -55,11 +55,13 @@ def walk(env,             # vector environment that restarts rows by itself
         moments.append(_moment(obs, info, actions[-1], reward, ended))
     return np.array(actions),moments
 
-# %% ../../nbs/analyses/15_leaks.ipynb #2c194105
+# %% ../../nbs/analyses/15_leaks.ipynb #d2422a5a
+def _bits(x): return x.view(f'u{x.dtype.itemsize}') if x.dtype.kind=='f' else x     # so that nan is nan, and 0 is not -0
+
 def _differ(x, y):
     "Entries that are not the same to the last bit; (rows, entries)"
     if x.shape!=y.shape or x.dtype!=y.dtype: return np.ones((len(x), max(1, x[0].size)), bool)
-    return ((x!=y) & ~((x!=x) & (y!=y))).reshape(len(x), -1)
+    return (_bits(x)!=_bits(y)).reshape(len(x), -1)
 
 def _pairs(a, b):
     "Step, name, both arrays, and the rows that may be compared"
@@ -93,8 +95,11 @@ def differences(a:list, b:list,   # moments of two walks with the same seed and 
 
 def _entry(x, j): return np.ravel(x)[j].item() if j<np.size(x) else None
 
-# %% ../../nbs/analyses/15_leaks.ipynb #e3946d8a
-def allowed(what:str, future:str, may:tuple)->bool:
+# %% ../../nbs/analyses/15_leaks.ipynb #61dcb337
+def allowed(what:str,       # part
+            future:str,     # under which it changed
+            may:tuple,      # what is declared, see `leaks`
+           )->bool:
     "Is this dependence declared?"
     return '*' in may or what in may or f'{future}:{what}' in may or f'{future}:*' in may
 
@@ -115,6 +120,7 @@ def leaks(make_env,           # () -> the environment
           may:tuple=(),       # parts that may depend on the future: "reward", or "tags:end" for one future only; "*": all
          )->pd.DataFrame:     # row per future and part, as `differences`; verdict: unchanged, declared or leak
     "Find everything that used the future"
+    if not permuted: raise ConfigError('`permuted` is empty: without another future there is nothing to compare with')
     if hasattr(policy, 'seed'): policy.seed(seed)
     actions,true = walk(make_env(), lambda t,obs,info: policy.act(obs, info, greedy=True), seed, steps)
     again = lambda make: differences(true, walk(make(), follow(actions), seed, steps)[1])
@@ -125,32 +131,55 @@ def leaks(make_env,           # () -> the environment
     f['verdict'] = np.where(f.changed==0, 'unchanged', [('declared' if allowed(w, n, may) else 'leak') for w,n in zip(f.what, f.future)])
     return f[['future','what','compared','changed','share','verdict','step','row','place','was','now']]
 
-# %% ../../nbs/analyses/15_leaks.ipynb #ee8bd227
-def dealt(data, seed:int=0):
+# %% ../../nbs/analyses/15_leaks.ipynb #545bbf0c
+def dealt(data,          # Dataset
+          seed:int=0,    # of the draw
+         ):              # Dataset
     "The test ratings fall on other items"
     return data.replace(test=data.test.assign(item=stream(seed, 'leaks', 'items').permutation(data.test['item'])))
 
-def people(data, seed:int=0):
+def people(data,          # Dataset
+           seed:int=0,    # of the draw
+          ):              # Dataset
     "The test ratings are given by other users"
     return data.replace(test=data.test.assign(user=stream(seed, 'leaks', 'users').permutation(data.test.user)))
 
-def empty(data, seed:int=0):
+def empty(data):   # Dataset -> Dataset
     "Nothing happens any more"
     return data.replace(test=data.test.iloc[:0])
 
-def absent(data, seed:int=0):
+def absent(data,          # Dataset
+           seed:int=0,    # of the draw
+          ):              # Dataset
     "Half of the users do not come back"
     users = np.unique(data.test.user)
     return data.replace(test=data.test[data.test.user.isin(stream(seed, 'leaks', 'absent').choice(users, len(users)//2, replace=False))])
 
-def only(data, user:np.ndarray, item:np.ndarray):  # pairs that were shown
+# %% ../../nbs/analyses/15_leaks.ipynb #9521f314
+def regraded(data,               # Dataset
+             positive:float=4.,  # the lowest rating that counts as liked
+             seed:int=0,         # of the draw
+            ):                   # Dataset
+    "The same movies are liked, with other stars and at other times"
+    t,rng = data.test,stream(seed, 'leaks', 'grades')
+    value,time,liked = t.value.to_numpy().copy(),t.time.to_numpy().copy(),t.value.to_numpy()>=positive
+    for part in (liked, ~liked): value[part],time[part] = rng.permutation(value[part]),rng.permutation(time[part])
+    return data.replace(test=t.assign(value=value, time=time).sort_values('time', kind='stable', ignore_index=True))
+
+# %% ../../nbs/analyses/15_leaks.ipynb #1db69ce4
+def only(data,                                 # Dataset
+         user:np.ndarray, item:np.ndarray,     # pairs that were shown
+        ):                                     # Dataset
     "Of the future, only what was shown happens"
     shown = set(zip(np.ravel(user).tolist(), np.ravel(item).tolist()))
     return data.replace(test=data.test[[p in shown for p in zip(data.test.user.tolist(), data.test['item'].tolist())]])
 
-def rating_futures(data, user:np.ndarray, item:np.ndarray, seed:int=0)->dict:  # name -> Dataset
-    "All four"
-    return dict(dealt=dealt(data, seed), people=people(data, seed), empty=empty(data), unmet=only(data, user, item))
+def rating_futures(data,                              # Dataset
+                   user:np.ndarray, item:np.ndarray,  # pairs that were shown
+                   seed:int=0,                        # of the draws
+                  )->dict:                            # name -> Dataset
+    "All five, for users who are given"
+    return dict(dealt=dealt(data, seed), people=people(data, seed), empty=empty(data), unmet=only(data, user, item), regraded=regraded(data, seed=seed))
 
 # %% ../../nbs/analyses/15_leaks.ipynb #6d350394
 def with_truth(data, truth:np.ndarray):  # (users, items)
@@ -160,7 +189,7 @@ def with_truth(data, truth:np.ndarray):  # (users, items)
 
 def feed_futures(data,                                   # FeedDataset
                  user:np.ndarray, item:np.ndarray,       # pairs that were shown
-                 seed:int=0,
+                 seed:int=0,                             # of the draws
                 )->dict:                                 # name -> FeedDataset
     "Other truths, other tags, another log"
     rng,met = stream(seed, 'leaks', 'feed'),np.zeros(data.truth.shape, bool)
@@ -180,7 +209,9 @@ class Case:
     make:object        # () -> environment
     futures:dict       # name -> () -> environment
     may:tuple = ()     # what is declared, see `leaks`
-    steps:int = 10
+    steps:int = 10     # of the walk
+
+    kind = property(lambda self: self.name.split(',')[0].split()[-1])   # what the form is a form of: "coat feed, FB" is a feed
 
     def run(self, seed:int=0)->pd.DataFrame:  # as `leaks`, with the name in front
         "Look for leaks, with random actions"
@@ -188,7 +219,11 @@ class Case:
         f.insert(0, 'env', self.name)
         return f
 
-def shown_in(make, seed:int=0, steps:int=10)->tuple:  # users, items that a random walk shows
+# %% ../../nbs/analyses/15_leaks.ipynb #5529a099
+def shown_in(make,            # () -> environment
+             seed:int=0,      # of environment and walk
+             steps:int=10,    # of the walk
+            )->tuple:         # users, items that were shown
     "Who is shown what in the walk of a case"
     env = make(); policy = Uniform(int(env.single_action_space.n)); policy.seed(seed)
     actions,m = walk(env, lambda t,obs,info: policy.act(obs, info), seed, steps)
@@ -201,9 +236,14 @@ def shown_in(make, seed:int=0, steps:int=10)->tuple:  # users, items that a rand
 FORMS = {'hit': {}, 'hits': dict(reward='hits'), 'shaped': dict(reward='shaped'), 'shaped per movie': dict(reward='shaped', bonus_per='movie'), 'leaving': dict(stop_when_exhausted=True)}
 TOLD = 'reward','info/hits','info/left','info/left_before'
 
-def cold_start_cases(data, kind:str='paper',     # dataset; cohort
+def cold_start_cases(data,                       # Dataset
+                     kind:str='paper',           # cohort
                      build=None,                 # (dataset, users) -> World; None: the tools of the study
-                     rows:int=100, steps:int=12, horizon:int=10, slate:int=10, seed:int=0,
+                     rows:int=100,               # sessions side by side
+                     steps:int=12,               # of the walk
+                     horizon:int=10,             # H: steps of a session
+                     slate:int=10,               # K: movies of a slate
+                     seed:int=0,                 # of cohort, tools and futures
                      forms:tuple=tuple(FORMS),   # of the reward
                      **tools)->list:             # settings of `fit_tools`
     "The cold-start environment with each form of reward, and its cohort"
@@ -222,9 +262,13 @@ def _changed(bandit, **arrays):
     for k,v in arrays.items(): setattr(other, k, v)
     return other
 
+# %% ../../nbs/analyses/15_leaks.ipynb #6c6c7864
 def bandit_cases(pictures=None,       # Images; None: none
                  tracks=None,         # Music; None: none
-                 rows:int=50, steps:int=6, seed:int=0)->list:
+                 rows:int=50,         # games side by side
+                 steps:int=6,         # of the walk
+                 seed:int=0,          # of the futures
+                )->list:
     "The four bandits in their forms, with other rewards"
     rng,out = stream(seed, 'leaks', 'bandits'),[]
     def add(name, true, futures, may=('reward',), part='train'):
@@ -247,9 +291,13 @@ def bandit_cases(pictures=None,       # Images; None: none
 RULES = dict(distance=dict(exit_window=7, exit_threshold=6.), tags=dict(exit_window=4, exit_threshold=0.))   # where somebody leaves
 SHARED = dict(distance=('truth:end','unmet:end','range:end'), tags=('tags:end',))                              # the exit rule is the judge's
 
+# %% ../../nbs/analyses/15_leaks.ipynb #e4a65a6e
 def feed_cases(data, setup=None,                # FeedDataset; its FeedSetup, None: the published one
                methods:tuple=SIMULATED,         # simulated feeds to look at
-               rows:int=100, steps:int=12, seed:int=0, epochs:int=1,   # of the single models
+               rows:int=100,                    # sessions side by side
+               steps:int=12,                    # of the walk
+               seed:int=0,                      # of models and futures
+               epochs:int=1,                    # of the single models
               )->list:
     "The feed in its modes, and the simulated feeds of the methods"
     env,rule = lambda kind, d, **kw: (lambda: kind(d, num_envs=rows, **RULES[data.exit_rule], **kw)),SHARED[data.exit_rule]
@@ -300,6 +348,13 @@ def _scale(env, obs, reward, info):
     d = env.world.dataset
     obs[:,0] *= len(d.train)/(len(d.train)+len(d.test)); return obs,reward,info
 
+def _stars(env, obs, reward, info):
+    "A thousandth of the stars that the hits of this step got: an average rating that goes on with the true ratings"
+    if reward is None: return obs,reward,info
+    d = env.world.dataset; hit = info['hits'] & (env._t>0)[:,None]
+    row,at = np.nonzero(hit)
+    np.add.at(obs, (row, 4), .001*np.asarray(d.matrix('test')[info['shown_to'][row],info['shown'][row,at]]).ravel()); return obs,reward,info
+
 def _mask(env, obs, reward, info): return obs,reward,info | dict(action_mask=np.stack([np.ones(env.num_envs, bool), (info['left']>8)], 1))
 
 # %% ../../nbs/analyses/15_leaks.ipynb #591c45d9
@@ -328,27 +383,47 @@ def _queried(world):
 # %% ../../nbs/analyses/15_leaks.ipynb #ae62b087
 PLANTS = {  # name: the part in which it must be found, at which step at the earliest, the change of the world, the change of the answers
     'feature of the future mean': ('observation', 0, None, _feature), 'late, in one bit, of one user in four': ('observation', 5, None, _late), 'scale over train and test': ('observation', 0, None, _scale),
-    'mask by what is left': ('mask', 0, None, _mask), 'slate sorted by future likes': ('slate', 1, _sorted, None),
+    'stars of the hit': ('observation', 1, None, _stars), 'mask by what is left': ('mask', 0, None, _mask), 'slate sorted by future likes': ('slate', 1, _sorted, None),
     'popularity over train and test': ('slate', 1, _counted, None), 'query from the test set': ('slate', 1, _queried, None)}
 
-def planted(world, name:str, rows:int=100, **settings)->object:
+# %% ../../nbs/analyses/15_leaks.ipynb #6776ba8c
+def planted(world,            # World
+            name:str,         # one of `PLANTS`
+            rows:int=100,     # sessions side by side
+            **settings,       # of the environment
+           )->object:
     "The cold-start environment with a leak"
     if name not in PLANTS: raise unknown('planted leak', name, PLANTS)
     *_,of_world,of_answers = PLANTS[name]
     env = ColdStartEnv(of_world(world) if of_world else world, rows, **settings)
     return Tampered(env, of_answers) if of_answers else env
 
-def planted_cases(data, build=None, rows:int=100, steps:int=10, seed:int=0, horizon:int=10, slate:int=10, **tools)->list:
+# %% ../../nbs/analyses/15_leaks.ipynb #0378fe82
+def planted_cases(data,               # Dataset
+                  kind:str='paper',   # cohort
+                  build=None,         # (dataset, users) -> World; None: the tools of the study
+                  rows:int=100,       # sessions side by side
+                  steps:int=10,       # of the walk
+                  horizon:int=10,     # H: steps of a session
+                  slate:int=10,       # K: movies of a slate
+                  seed:int=0,         # of cohort, tools and futures
+                  **tools)->list:     # settings of `fit_tools`
     "Each planted leak as a case"
+    if steps<5 or horizon<6: raise ConfigError(f'steps={steps}, horizon={horizon}: one leak shows only from the fifth step of a session on; walks need 5 steps or more, in sessions of 6 or more')
     build = build or (lambda d, users: build_world(d, users, fit_tools(d, ACTIONS, seed, **tools), horizon*slate))
-    known,users = cohort(data, seed=seed); true = build(known, users)
+    known,users = cohort(data, kind, seed=seed); true = build(known, users)
     shown = shown_in(lambda: ColdStartEnv(true, rows, horizon, slate), seed, steps)
     worlds = {f: build(d, users) for f,d in rating_futures(known, *shown, seed).items()}
     make = lambda w, name: (lambda: planted(w, name, rows, horizon=horizon, slate=slate))
     return [Case(name, make(true, name), {f: make(w, name) for f,w in worlds.items()}, TOLD, steps) for name in PLANTS]
 
-# %% ../../nbs/analyses/15_leaks.ipynb #eaf92b41
-def tasted_case(data, taste:float=.001, rows:int=100, steps:int=8, seed:int=0)->Case:
+# %% ../../nbs/analyses/15_leaks.ipynb #a0cb00b5
+def tasted_case(data,                 # FeedDataset
+                taste:float=.001,     # share of the truth in the reward
+                rows:int=100,         # sessions side by side
+                steps:int=8,          # of the walk
+                seed:int=0,           # of the futures
+               )->Case:
     "A simulated feed paid by the mean of the log and a little of the truth"
     log = data.train[data.train['item']<data.feed_items]
     mean = (np.bincount(log['item'], log.value, minlength=data.feed_items)/np.bincount(log['item'], minlength=data.feed_items).clip(1)).astype(np.float32)
@@ -361,7 +436,7 @@ SCORES = 'hit','shaped','shaped-per-movie'   # the true score; with the bonus on
 
 def scores(world,              # genres and future
            r,                  # Rollout that kept hits, shown, shown_to
-           bonus:float=.1,
+           bonus:float=.1,    # for a genre of the user's future
           )->dict:             # score -> (E,) total of each session
     "The true and the shaped scores of the same sessions"
     who = np.searchsorted(world.users, r.kept['shown_to'])
@@ -393,20 +468,24 @@ def tau(true:pd.DataFrame,    # (seeds x policies)
     "Kendall's tau-b of the two rankings, seed by seed"
     return np.array([kendalltau(true.loc[s], other.loc[s, true.columns]).statistic for s in true.index])
 
-def flips(true:pd.DataFrame, other:pd.DataFrame)->pd.DataFrame:  # row per pair whose mean order flips, largest true difference first
+def flips(true:pd.DataFrame,    # (seeds x policies)
+          other:pd.DataFrame,   # the same by another score
+         )->pd.DataFrame:       # row per pair whose mean order flips, largest true difference first; p, and p_holm corrected for all pairs
     "Pairs that the other score puts the other way round"
     out = []
     for a,b in combinations(true, 2):
         if true[a].mean()<true[b].mean(): a,b = b,a
-        t,o = paired(true[a], true[b]),paired(other[a], other[b])
+        t,o = paired(true[a], true[b]),paired(other[a], other[b]); turned = t.difference>0 and o.difference<0
         out.append(dict(better=a, worse=b, true=t.difference, true_low=t.low, true_high=t.high, other=o.difference, other_low=o.low, other_high=o.high,
-                        seeds_flipped=int((((true[a]-true[b])*(other[a]-other[b]))<0).sum()), certain=bool(t.low>0 and o.high<0)))
-    f = pd.DataFrame(out, columns='better worse true true_low true_high other other_low other_high seeds_flipped certain'.split())
+                        seeds_flipped=int((((true[a]-true[b])*(other[a]-other[b]))<0).sum()), p=max(t.p, o.p) if turned else 1.))
+    f = pd.DataFrame(out, columns='better worse true true_low true_high other other_low other_high seeds_flipped p'.split())
+    f['p_holm'] = holm(f.p); f['clear'] = f.p_holm<.05
     return f[(f.true>0) & (f.other<0)].sort_values('true', ascending=False, ignore_index=True)
 
 # %% ../../nbs/analyses/15_leaks.ipynb #8487b1c1
 def draw_scores(wide:dict,     # score -> (seeds x policies)
-                ax)->object:
+                ax,            # matplotlib axes
+               )->object:
     "Ranks of policies by each score, means over seeds, joined by lines; equal ranks share a label"
     ranks = pd.DataFrame({s: w.mean().rank(ascending=False) for s,w in wide.items()})
     for p,r in ranks.iterrows():
