@@ -129,6 +129,7 @@ def play_cold(world:World, policy,
     env = FinerEnv(world, min(episodes, 500), horizon, slate, counterfactual=True, **FINER[kind])
     return rollout(env, policy, episodes, seed, watch=dict(obs=lambda o,i: o.copy(), earned=lambda o,i: i['counterfactual'].copy()))
 
+# %% ../../nbs/analyses/14_degenerate.ipynb #03ce9f01
 def cold_states(world:World, agents:dict,      # (name, seed) -> agent
                 episodes:int, seed:int, horizon:int=10, slate:int=10,
                 most:int=5000,         # states that are looked at, drawn from all
@@ -143,6 +144,7 @@ def cold_states(world:World, agents:dict,      # (name, seed) -> agent
     anchor = {n: float(play_cold(world, p, episodes, seed, horizon, slate).total.mean()) for n,p in dict(random=Uniform(2), oracle=Oracle([0,1])).items()}
     return acts,earned,anchor['random'],anchor['oracle']
 
+# %% ../../nbs/analyses/14_degenerate.ipynb #3f70545f
 def tie_share(world:World, policy,
               kind:str,   # of reward, one of `FINER`
               episodes:int, seed:int, horizon:int=10, slate:int=10)->float:
