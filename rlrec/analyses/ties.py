@@ -135,6 +135,7 @@ def _sides(a, b):
     "The strata of two policies: tasks of one, then of the other"
     a,b = _tasks(a),_tasks(b)
     if len(a)!=len(b): raise ConfigError(f'two policies need the same tasks, got {len(a)} and {len(b)}')
+    if not all(len(x) for x in a+b): raise ConfigError('a task has no runs')
     return a+b
 
 def improvement(a:np.ndarray,  # (n,) or (n, tasks) one value a run, or a tuple of the runs of each task
@@ -171,6 +172,7 @@ def stratified(statistic,            # of the strata, each (..., runs): called a
                method:str='percentile',
               )->Mean:               # the same on every call; n: runs of the smallest stratum
     "A statistic of several strata with its bootstrap interval"
+    if min(np.shape(s)[-1] for s in strata)<2: raise ConfigError('a bootstrap needs two runs at least in every stratum')
     r = stats.bootstrap(strata, statistic, n_resamples=reps, confidence_level=level, paired=pairs, method=method, vectorized=True, axis=-1, rng=stream(seed, 'stratified'))
     return Mean(_plain(statistic(*map(np.asarray, strata), axis=-1)), _plain(r.standard_error), min(np.shape(s)[-1] for s in strata), *map(_plain, r.confidence_interval))
 
