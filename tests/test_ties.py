@@ -4,7 +4,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower,TTestPower
 from rlrec.core import ConfigError
 from rlrec.analyses.statistics import from_summary,paired,welch
-from rlrec.analyses.ties import (INTERVALS,Truth,all_pairs,components,coverage,design_se,detectable,improvement,improvement_ci,iqm,mean_difference,measure,
+from rlrec.analyses.ties import (Truth,all_pairs,components,coverage,design_se,detectable,improvement,improvement_ci,iqm,mean_difference,measure,
     pairing,profile,seeds_to_see,seeds_to_show,sees,shows,spread_range,stratified,verdict,wins)
 
 @pytest.mark.parametrize('n,effect', [(2,.5), (5,.3), (5,2.), (12,.8), (40,.25)])
