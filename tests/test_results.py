@@ -301,3 +301,11 @@ def test_jobs_that_no_summary_joins_show_themselves(tmp_path):
     assert shown==[f'coin/{d}/seed-1/{n}' for d in ('coat','digits') for n in ('figures/heads.png','report.html')]
     text = (place/'README.md').read_text()
     assert '](coin/coat/seed-1/figures/heads.png)' in text and '- coin/coat/seed-1/ratings.md: ' in text
+
+def test_links_of_a_published_page_lead_where_they_led(tmp_path):
+    (tmp_path/'reports').mkdir(); (tmp_path/'nbs').mkdir(); (tmp_path/'nbs'/'a.ipynb').write_text('{}')
+    folder = write(tmp_path/'reports'/'runs'/'plain', [frame(1)]); job = folder/'coin/coat/seed-1'; (job/'figures').mkdir(); (job/'figures'/'heads.png').write_bytes(PNG)
+    (job/'report.html').write_text('<a href="../../../../../../nbs/a.ipynb">, <a href="figures/heads.png">, <a href="https://example.org/nbs/a.ipynb">, <a href="gone.md">')
+    place = publish(folder)
+    assert (place/'report.html').read_text()=='<a href="../../../nbs/a.ipynb">, <a href="figures/heads.png">, <a href="https://example.org/nbs/a.ipynb">, <a href="gone.md">'
+    assert (place/'../../../nbs/a.ipynb').exists()

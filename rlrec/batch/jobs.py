@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDED', 'WORK', 'temporary', 'attempts', 'replace_folder', 'alive', 'end_those_in', 'tidy', 'execute', 'stamp_rows',
-           'formula', 'set_formulas', 'notebook_html', 'freeze', 'new_task', 'job_env', 'prepare', 'end_children',
-           'Guard', 'enter', 'work', 'outcome', 'finish', 'worker_command']
+           'formula', 'set_formulas', 'point', 'notebook_html', 'freeze', 'new_task', 'job_env', 'prepare',
+           'end_children', 'Guard', 'enter', 'work', 'outcome', 'finish', 'worker_command']
 
 # %% ../../nbs/batch/02_jobs.ipynb #0c52a759
 import ast,base64,contextlib,glob,json,os,re,resource,shutil,signal,subprocess,sys,tempfile,threading,time
@@ -13,6 +13,7 @@ from datetime import datetime,timezone
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote,unquote
 
 # %% ../../nbs/batch/02_jobs.ipynb #dbc4776b
 import nbformat, papermill as pm, psutil, pyarrow as pa, pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from zmq import ZMQError
 from ..core import file_hash,whole_file
-from .grid import Batch,Job,join_variants,template_params,templates
+from .grid import Batch,Job,find_root,join_variants,template_params,templates
 from .records import commit,data_of,dataset_facts,job_key,key_parts,machine,memory,read_json,seconds,source_hash,versions,write_json
 
 # %% ../../nbs/batch/02_jobs.ipynb #6083d275
@@ -152,13 +153,29 @@ body:not(:has(#show-code:checked)) .jp-CodeCell > .jp-Cell-inputWrapper { displa
 </style>{% endblock %}
 {% block body_header %}{{ super() }}<label class="show-code"><input type="checkbox" id="show-code"> show the code</label>{% endblock %}"""
 
-# %% ../../nbs/batch/02_jobs.ipynb #d727636f
-def notebook_html(path:Path)->str:
+# %% ../../nbs/batch/02_jobs.ipynb #c6de8907
+_LINK = re.compile(r'(?<=href=")(?![a-zA-Z]+:|[#/])([^"#]+)')
+
+def point(page:str,   # HTML
+          old:Path,   # the folder from which its links lead somewhere
+          new:Path,   # the folder in which it will lie
+         )->str:
+    "A page whose links lead where they led, or to what lies beside it"
+    def one(m):
+        there = (old/unquote(m[0])).resolve()
+        return m[0] if (new/unquote(m[0])).exists() or not there.exists() else quote(Path(os.path.relpath(there, new.resolve())).as_posix())
+    return _LINK.sub(one, page)
+
+# %% ../../nbs/batch/02_jobs.ipynb #fc9ecd89
+def notebook_html(path:Path,
+                  home:Path=None,  # the folder from which its links lead somewhere; None: its own
+                 )->str:
     "An executed notebook as one page without outside parts"
     nb = nbformat.read(path, 4)
     for cell in nb.cells:
         if cell.cell_type=='markdown': cell.source = set_formulas(cell.source)
-    return HTMLExporter(raw_template=_NOTEBOOK).from_notebook_node(nb, {'metadata': {'name': path.parent.name}})[0]
+    page = HTMLExporter(raw_template=_NOTEBOOK).from_notebook_node(nb, {'metadata': {'name': path.parent.name}})[0]
+    return point(page, home, path.parent) if home else page
 
 # %% ../../nbs/batch/02_jobs.ipynb #b82e4c98
 def freeze(batch:Batch)->dict:  # templates: name -> path of the copy; package, commit, versions
@@ -275,7 +292,7 @@ def work(folder:Path,  # from `prepare`
     error = execute(folder/'template.ipynb', folder, job.parameters, lambda: guard.why)
     if not error and 'seed' in job.parameters: error = stamp_rows(folder, job)
     if (folder/'report.ipynb').exists():
-        with whole_file(folder/'report.html') as f: f.write_text(notebook_html(folder/'report.ipynb'), encoding='utf-8')
+        with whole_file(folder/'report.html') as f: f.write_text(notebook_html(folder/'report.ipynb', find_root(folder)/'reports'), encoding='utf-8')
     guard.over.set()
     write_json(folder/'run.json', record | outcome(folder, record, error, package) | dict(seconds=round(time.perf_counter()-start, 2)))
 

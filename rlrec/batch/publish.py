@@ -18,7 +18,7 @@ from ..core import ConfigError,DataError
 from ..data import catalogue
 from .grid import Source,find_root
 from .records import memory,read_json,records,seconds,serves,standing,write_json
-from .jobs import attempts,replace_folder,temporary
+from .jobs import attempts,point,replace_folder,temporary
 from .engines import busy
 from .results import read_table
 
@@ -194,6 +194,7 @@ def _fill(place, folder, root, every, lacks):
         for n,target in zip(names, files[summary]):
             (place/target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder/summary/n, place/target)
+        if (page := place/part/'report.html').exists(): page.write_text(point(page.read_text('utf-8'), folder/summary, page.parent), encoding='utf-8')
     (place/'README.md').write_text(index_md(root, read_json(folder/'batch.json')['name'], every, files, len(table), lacks, left), encoding='utf-8')
     return left
 
