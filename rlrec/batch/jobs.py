@@ -67,9 +67,8 @@ def end_those_in(folders:list[Path]):  # of jobs
 # %% ../../nbs/batch/02_jobs.ipynb #c00169b1
 def tidy(folder:Path):  # of a batch; nobody else may be running it
     "Remove what killed runs have left behind"
-    left = list(folder.rglob('.*.tmp'))
-    end_those_in(left)
-    for p in left: shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink()
+    end_those_in([folder])
+    for p in list(folder.rglob('.*.tmp')): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)   # some lie in others
     for old in folder.rglob('.*.old'):
         place = old.with_name(old.name[1:].removesuffix('.old'))
         shutil.rmtree(old, ignore_errors=True) if place.exists() else old.rename(place)
