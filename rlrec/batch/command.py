@@ -50,9 +50,6 @@ def standings(batch:Batch, jobs:list[Job],
         found[j.path] = standing(record, key_parts(j, known[j.report], batch.root, fingerprint, package), batch.folder/j.path)
     return found
 
-# %% ../../nbs/batch/07_command.ipynb #051fe95b
-#| export
-
 # %% ../../nbs/batch/07_command.ipynb #c9a35ffe
 def summaries(batch:Batch)->dict[str,tuple]:  # template -> the job, and the fingerprint of what it joins
     "The summaries that have something to join"
