@@ -4,7 +4,7 @@ from pathlib import Path
 import psutil, pytest, yaml
 from rlrec.batch.command import main
 from rlrec.batch.grid import write_template
-from rlrec.batch.records import records
+from rlrec.batch.records import read_json,records
 
 ROOT = Path(__file__).parent.parent
 PYTHON,RLREC = sys.executable,[sys.executable, '-c', 'from rlrec.batch.command import main; main()']
@@ -71,7 +71,7 @@ def cluster(processes, tmp_path_factory):
     with open(folder/'log.txt', 'w') as log:
         quiet = dict(stdout=log, stderr=log)
         scheduler = processes(PYTHON, '-m', 'distributed.cli.dask_scheduler', '--host', '127.0.0.1', '--port', 0, '--no-dashboard', '--scheduler-file', folder/'scheduler.json', **quiet)
-        address = wait(lambda: (folder/'scheduler.json').exists() and json.loads((folder/'scheduler.json').read_text())['address'])
+        address = wait(lambda: read_json(folder/'scheduler.json').get('address'))   # empty or half-written at first
         workers = [processes(PYTHON, '-m', 'distributed.cli.dask_worker', address, '--nthreads', 1, '--memory-limit', 0, '--no-dashboard', '--local-directory', folder/str(i), **quiet) for i in range(2)]
     return scheduler,address,workers
 

@@ -191,13 +191,13 @@ def whole(project):
 
 def hidden(p, project): return any(part[0]=='.' for part in p.relative_to(project.runs).parts)
 
-def tidy(project):
-    "Nothing temporary is there"
-    return not [p for p in project.runs.parent.rglob('.*') if p.name.endswith(('.tmp', '.old')) or p.name in ('.templates', '.sums.json')]
+def left(project):
+    "What is temporary"
+    return [str(p) for p in project.runs.parent.rglob('.*') if p.name.endswith(('.tmp', '.old')) or p.name in ('.templates', '.sums.json')]
 
 def same_as(calm, project):
     "The rows of the undisturbed run, byte for byte; the same records, times aside; the same summary, if there is one"
-    assert project.rows()==calm.rows() and tidy(project)
+    assert project.rows()==calm.rows() and not left(project), left(project)
     for seed in SEEDS:
         ours,theirs = ({k: p.record(seed)[k] for k in ('state', 'error', 'key', 'parts', 'rows')} for p in (project, calm))
         assert ours==theirs
@@ -241,7 +241,9 @@ def test_the_parent_killed_at_20_moments(calm, command, tmp_path):
         until(lambda: seen(project) or not run.alive(), kinds[0], pause=.005)
         time.sleep(draw.uniform(0, most))
         if run.kill()==-signal.SIGKILL: kills += 1; kinds.pop(0)
-        else: same_as(calm, project); projects.append(Project(tmp_path/f'{len(projects)}', summary=True))    # it had ended before
+        else:  # it had ended before
+            assert run.code==0, run.wait()
+            same_as(calm, project); projects.append(Project(tmp_path/f'{len(projects)}', summary=True))
         if draw.random()<.5: run.nobody_left(); whole(project)       # else: started again at once, while the last one's processes are still there
     code,_,err = command(projects[-1]).wait()
     assert code==0, err
@@ -273,7 +275,7 @@ def troubled(tmp_path_factory, command):
     run = command(project)
     code,_,err = run.wait()
     run.nobody_left(); whole(project)
-    assert code==1 and '5 failed' in err and tidy(project), err
+    assert code==1 and '5 failed' in err and not left(project), err
     return project,err
 
 def of(troubled, mode):  # state, error, and how many processes counted
@@ -402,7 +404,7 @@ def test_edits_and_a_second_run_while_a_batch_runs(calm, make, command, say):
     write_template(project.root/'reports'/'count_summary.ipynb', SUMMARY)   # and a summary is new
     (project.side/'go').touch()
     code,_,err = mine.wait()
-    assert code==0 and tidy(project) and 'Traceback' not in err, err
+    assert code==0 and not left(project) and 'Traceback' not in err, err
     assert project.rows()=={k:v for k,v in calm.rows().items() if not k.endswith('seed-2/rows.parquet')}
     code,out,err = say(project, 'list', 'params/sums.yaml')
     assert (code, out)==(2, '') and one_line(err) and 'count.ipynb' in err, err
@@ -463,5 +465,5 @@ def stopped(project, run):
     code,out,err = run.wait()
     run.nobody_left(); whole(project)
     assert (code, out)==(130, '') and err.splitlines()[-1].startswith('interrupted; what had finished is in ') and 'Traceback' not in err, (code, err)
-    assert tidy(project), project.attempts()
+    assert not left(project), left(project)
     assert (project.runs/'index.html').exists()

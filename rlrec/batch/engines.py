@@ -31,7 +31,7 @@ def alone(folder:Path): # of a batch
     except filelock.Timeout: raise ConfigError(f"{folder}: is being run by {_holder(who)}; wait for it, or stop it first") from None
     except OSError as e: raise ConfigError(f"{folder}: cannot be written ({e.strerror or e}); results need a folder that can") from None
     try:
-        with contextlib.suppress(OSError): write_json(who, dict(pid=os.getpid(), host=platform.node(), since=datetime.now().isoformat(' ', 'seconds')))
+        with contextlib.suppress(OSError): who.write_text(json.dumps(dict(pid=os.getpid(), host=platform.node(), since=datetime.now().isoformat(' ', 'seconds'))))
         yield
     finally:
         with contextlib.suppress(OSError): who.unlink(missing_ok=True)

@@ -61,17 +61,22 @@ def end_those_in(folders:list[Path]):  # of jobs
     killed = []
     for process in psutil.process_iter() if folders else []:
         with contextlib.suppress(psutil.Error, OSError):
-            if 'RLREC_PHASE' in process.environ() and any(Path(process.cwd()).is_relative_to(f.resolve()) for f in folders): process.kill(); killed.append(process)
+            if _serves(process) and any(Path(process.cwd()).is_relative_to(f.resolve()) for f in folders): process.kill(); killed.append(process)
     while any(map(alive, killed)): time.sleep(.01)
+
+def _serves(process): return 'rlrec.batch.jobs' in ' '.join(process.cmdline()) or 'RLREC_PHASE' in process.environ()
 
 # %% ../../nbs/batch/02_jobs.ipynb #c00169b1
 def tidy(folder:Path):  # of a batch; nobody else may be running it
     "Remove what killed runs have left behind"
     end_those_in([folder])
-    for p in list(folder.rglob('.*.tmp')): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)   # some lie in others
-    for old in folder.rglob('.*.old'):
+    for p in _hidden(folder, '.tmp'): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)   # some lie in others
+    for old in _hidden(folder, '.old'):
         place = old.with_name(old.name[1:].removesuffix('.old'))
         shutil.rmtree(old, ignore_errors=True) if place.exists() else old.rename(place)
+
+def _hidden(folder, ending):  # os.walk, as folders may vanish under it
+    return [Path(here,name) for here,inner,files in os.walk(folder) for name in inner+files if name[0]=='.' and name.endswith(ending)]
 
 # %% ../../nbs/batch/02_jobs.ipynb #a0ade89c
 def execute(template:Path,    # the notebook to run
@@ -274,11 +279,12 @@ def used(self:Guard)->int:  # bytes
     return total
 
 # %% ../../nbs/batch/02_jobs.ipynb #e1c3660f
-def enter(log:Path, env:dict):
-    "Make this process a worker: its own session, environment and log"
+def enter(folder:Path, env:dict):
+    "Make this process a worker: its own session, place, environment and log"
     os.setsid()
+    os.chdir(folder)
     os.environ.update(env)
-    with open(log, 'wb') as f:
+    with open('log.txt', 'wb') as f:
         for stream in (1, 2): os.dup2(f.fileno(), stream)
 
 # %% ../../nbs/batch/02_jobs.ipynb #d566f043
@@ -341,7 +347,7 @@ def _finish(task, folder, code):
 WORK = """from pathlib import Path
 from rlrec.batch.jobs import enter,work
 folder,boss,env = told
-enter(Path(folder)/'log.txt', env)
+enter(folder, env)
 work(Path(folder), boss)"""
 
 def worker_command(task:dict, folder:Path)->list[str]:
