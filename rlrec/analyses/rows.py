@@ -98,6 +98,16 @@ def add(self:Rows,
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real): raise ConfigError(f"{policy}, {metric}: value must be one number, not {value!r}")
     self._add(policy, metric, [value], _whole('n', n), [None if step is None else _whole('step', step)], variant)
 
+# %% ../../nbs/analyses/00_rows.ipynb #5d0e7a31
+@patch
+def put(self:Rows, policy:str, metric:str,  # as for `add`
+        value:float,      # the number; nan or infinite if there is none
+        n:int=1,          # what it averages, if there is one
+        **settings):      # of the variant
+    "Record one final number that may not exist"
+    there = bool(np.isfinite(value))
+    self.add(policy, metric, float(value) if there else np.nan, int(n) if there else 0, variant=variant(**settings))
+
 # %% ../../nbs/analyses/00_rows.ipynb #2ff58e4f
 @patch
 def curve(self:Rows,
