@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RlrecError', 'DataError', 'ConfigError', 'nearest', 'unknown', 'stream', 'stream_seed', 'cache_dir', 'data_dir',
-           'whole_file', 'file_hash', 'text_hash', 'phase', 'progress', 'checkpoint_dir']
+           'nearby', 'whole_file', 'file_hash', 'text_hash', 'phase', 'progress', 'checkpoint_dir']
 
 # %% ../nbs/00_core.ipynb #aaaa3ee7
 import contextlib,difflib,hashlib,os,sys,tempfile,warnings
@@ -67,6 +67,15 @@ def cache_dir(*parts:str)->Path:  # created if missing
 def data_dir()->Path:  # may not exist
     "The folder of downloads"
     return Path(os.environ['RLREC_DATA']).expanduser() if os.environ.get('RLREC_DATA') else cache_dir('data')
+
+# %% ../nbs/00_core.ipynb #9b20d4f6
+def nearby(path:str|Path,     # of a file or folder
+           home:str|Path='.', # where to begin
+          )->Path:
+    "Find what is named by a path from here or from a folder above"
+    home = Path(home).resolve()
+    if at := next((p/path for p in (home, *home.parents) if os.path.exists(p/path)), None): return at
+    raise DataError(f'{path}: no such file or folder here or in a folder above')
 
 # %% ../nbs/00_core.ipynb #b6550988
 @contextlib.contextmanager

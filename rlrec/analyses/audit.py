@@ -16,7 +16,7 @@ from ..core import DataError,stream
 from .feed import BANDIT,Judge,anchors,over_training,published_darlr,published_feed,published_tens
 from .figures import look,order
 from .policy_entropy import READINGS,read_four,verdict
-from .rows import parse_variant
+from ..rows import parse_variant
 from .statistics import Comparison,from_summary,holm,summary,t_test
 
 # %% ../../nbs/analyses/16_audit.ipynb #4ccbb35e

@@ -14,10 +14,11 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy.optimize import linprog
 from scipy.sparse import block_array,csr_array,eye_array
-from ..core import ConfigError,DataError,stream
+from ..core import ConfigError,DataError,nearby,stream
 from .feed import play
 from .rollout import Rollout,join
-from .rows import nearby,parse_variant,read_rows
+from .rows import read_rows
+from ..rows import parse_variant
 from ..envs.cold_start import ACTIONS,ColdStartEnv,World,places
 from ..envs.feed import FORCED,FeedEnv,Rule,rule_of
 

@@ -15,7 +15,8 @@ from ..agents.policies import Constant,Heuristic,Oracle,Uniform
 from .degeneracy import agreement,cells,placement
 from .metrics import list_metrics
 from .rollout import Rollout,rollout
-from .rows import Rows,variant
+from .rows import Rows
+from ..rows import variant
 from ..envs.cold_start import ACTIONS,ColdStartEnv,World
 
 # %% ../../nbs/analyses/06_cold_start.ipynb #58d12d8c

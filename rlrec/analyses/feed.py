@@ -24,7 +24,8 @@ from ..agents.selector import references
 from ..agents.tracked import TrackedA2C
 from ..agents.trackers import TRACKERS
 from .rollout import Rollout,join
-from .rows import Rows,variant
+from .rows import Rows
+from ..rows import variant
 from ..envs.feed import MODES,FeedEnv,logged,rule_of
 from ..envs.feed_methods import SIMULATED,Models,belief,simulated
 

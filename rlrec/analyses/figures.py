@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 import matplotlib as mpl, matplotlib.pyplot as plt, seaborn as sns
 from ..core import ConfigError,DataError,text_hash,whole_file
-from .rows import parse_variant
+from ..rows import parse_variant
 from .statistics import mean_se
 
 # %% ../../nbs/analyses/04_figures.ipynb #2bf8f0ad

@@ -19,7 +19,8 @@ from ..agents.checkpoints import kept,mark
 from ..agents.dqn import DQN
 from ..agents.ppo import PPO
 from .metrics import entropy
-from .rows import Rows,variant
+from .rows import Rows
+from ..rows import variant
 from ..envs import ads,behaviour,images,music
 from ..envs.bandits import Bandit,BanditEnv
 

@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from ..core import ConfigError,DataError,stream
-from .rows import COLUMNS
+from ..rows import COLUMNS
 
 # %% ../../nbs/analyses/03_statistics.ipynb #29b984aa
 @dataclass(frozen=True)

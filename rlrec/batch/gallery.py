@@ -16,10 +16,10 @@ from urllib.parse import quote,unquote
 import jinja2, numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from ..core import file_hash,whole_file
-from .grid import spell
+from ..rows import SCHEMA,read_table,spell,to_frame
 from .records import KEY_PARTS,damage,machine,memory,read_json,records,seconds,versions,write_json
 from .jobs import attempts
-from .results import SCHEMA,read_table,tables,to_frame
+from .results import tables
 
 # %% ../../nbs/batch/05_gallery.ipynb #bb5b7412
 def _drawings(folder):

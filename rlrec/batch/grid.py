@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'Source', 'at', 'get', 'Param', 'template_params', 'templates', 'write_template', 'coin_project',
-           'check_value', 'spell', 'join_variants', 'Job', 'as_list', 'expand', 'Batch', 'find_root', 'read_batch',
-           'select']
+           'check_value', 'Job', 'as_list', 'expand', 'Batch', 'find_root', 'read_batch', 'select']
 
 # %% ../../nbs/batch/00_grid.ipynb #6c88e663
 import itertools,math,re,sys
@@ -21,6 +20,7 @@ if _grammar is None: del sys.modules['rfc3987_syntax']
 import papermill as pm, yaml
 from ..core import ConfigError,text_hash,unknown
 from ..data import catalogue
+from ..rows import spell,variant
 
 # %% ../../nbs/batch/00_grid.ipynb #f807d469
 class _Loader(yaml.SafeLoader):
@@ -178,18 +178,6 @@ def check_value(p:Param,    # the template's parameter
     for v in value if isinstance(value, list) else [value]:
         if p.options and spell(v) not in p.options: raise unknown(f'value of {p.name}', spell(v), p.options, where)
 
-# %% ../../nbs/batch/00_grid.ipynb #6eb587cf
-def spell(value)->str:  # e.g. 0.1, 20, true, fair+loaded
-    "A value as variants and folder names show it"
-    if isinstance(value, bool): return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and abs(value)<1e15: return str(int(value))
-    return '+'.join(map(spell, value)) if isinstance(value, list) else str(value)
-
-# %% ../../nbs/batch/00_grid.ipynb #f1f2c487
-def join_variants(*variants:str)->str:  # e.g. "bias=0.6;mode=NX_0"
-    "Several variants as one: `key=value` in alphabetical order"
-    return ';'.join(sorted({part for v in variants for part in v.split(';') if part}, key=lambda part: part.partition('=')[0]))
-
 # %% ../../nbs/batch/00_grid.ipynb #fe5114d2
 @dataclass(frozen=True)
 class Job:
@@ -222,7 +210,7 @@ def expand(entry:dict,     # one element of `jobs`
     "All jobs of an entry"
     grid,fixed,limits = entry.get('grid') or {},{**common, **(entry.get('parameters') or {})},{**limits, **(entry.get('limits') or {})}
     settings = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
-    return [Job(entry['report'], {'dataset':dataset, 'seed':seed, 'out':'.', **fixed, **setting}, join_variants(*(f'{k}={spell(v)}' for k,v in setting.items())), limits)
+    return [Job(entry['report'], {'dataset':dataset, 'seed':seed, 'out':'.', **fixed, **setting}, variant(**setting), limits)
             for dataset in as_list(entry['dataset']) for setting in settings for seed in as_list(entry['seed'])]
 
 # %% ../../nbs/batch/00_grid.ipynb #524c4dd5
@@ -277,6 +265,11 @@ def _check_params(src, path, has, swept=False):
         if swept and (not isinstance(value, list) or not value): raise ConfigError(f"{where}: a grid needs a list of values, not {value!r}")
         if swept and name in (get(src, *path[:-1], 'parameters') or {}): raise ConfigError(f"{where}: {name} is swept here and fixed in parameters: keep one")
         for v in value if swept else [value]: check_value(has[name], v, where)
+        if swept: _nameable(name, value, where)
+
+def _nameable(name, values, where):
+    try: [variant(**{name: v}) for v in values]
+    except ConfigError as e: raise ConfigError(f"{where}: {e}") from None
 
 # %% ../../nbs/batch/00_grid.ipynb #6d3dfaf1
 LIMITS = dict(minutes='longest time of a job', memory='most memory of a job, in GiB')

@@ -24,7 +24,8 @@ from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from zmq import ZMQError
 from ..core import file_hash,whole_file
-from .grid import Batch,Job,find_root,join_variants,template_params,templates
+from ..rows import COLUMNS,join_variants
+from .grid import Batch,Job,find_root,template_params,templates
 from .records import commit,data_of,dataset_facts,job_key,key_parts,machine,memory,read_json,seconds,source_hash,versions,write_json
 
 # %% ../../nbs/batch/02_jobs.ipynb #6083d275
@@ -114,7 +115,7 @@ def stamp_rows(folder:Path,  # holds rows.parquet
     if not path.exists(): return "the report wrote no rows.parquet into its folder `out`"
     try: rows = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as e: return f'rows.parquet cannot be read ({str(e).splitlines()[0]})'
-    lacks = [c for c in 'report dataset seed policy variant metric step value n'.split() if c not in rows.column_names]
+    lacks = [c for c in COLUMNS if c not in rows.column_names]
     if lacks: return f"rows.parquet has no column {lacks[0]}"
     for c,want in dict(report=job.report, dataset=job.parameters['dataset'], seed=job.parameters['seed']).items():
         for other in set(rows[c].to_pylist())-{want}: return f"rows.parquet says {c} {other!r}, but the job's is {want!r}"

@@ -15,12 +15,12 @@ from urllib.parse import quote
 # %% ../../nbs/batch/06_publish.ipynb #45245cfa
 import pyarrow.parquet as pq
 from ..core import ConfigError,DataError
+from ..rows import read_table
 from ..data import catalogue
 from .grid import Source,find_root
 from .records import memory,read_json,records,seconds,serves,standing,write_json
 from .jobs import attempts,point,replace_folder,temporary
 from .engines import busy
-from .results import read_table
 
 # %% ../../nbs/batch/06_publish.ipynb #9d5b861b
 def not_done(folder:Path,         # of a batch

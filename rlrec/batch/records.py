@@ -14,7 +14,7 @@ from pathlib import Path
 # %% ../../nbs/batch/01_records.ipynb #1c0bf306
 import psutil
 import rlrec
-from ..core import ConfigError,file_hash,text_hash,whole_file
+from ..core import ConfigError,DataError,file_hash,nearby,text_hash,whole_file
 from ..data import catalogue
 from .grid import Batch,Job,templates
 
@@ -30,7 +30,10 @@ def named_files(parameters:dict,  # of a job
                )->list[Path]:     # files, without the hidden ones in folders
     "The files that parameters name, by a path with a slash from the project or from above it"
     def words(v): return [w for x in (v.values() if isinstance(v, dict) else v) for w in words(x)] if isinstance(v, (dict, list)) else [v]
-    paths = [next((p/w for p in (root, *root.parents) if (p/w).exists()), None) for w in words(parameters) if isinstance(w, str) and '/' in w]
+    def there(word):
+        try: return nearby(word, root)
+        except DataError: return None   # a word with a slash
+    paths = [there(w) for w in words(parameters) if isinstance(w, str) and '/' in w]
     return [f for p in paths if p for f in (sorted(x for x in p.rglob('[!.]*') if x.is_file()) if p.is_dir() else [p])]
 
 # %% ../../nbs/batch/01_records.ipynb #74d9dea5
