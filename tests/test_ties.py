@@ -3,9 +3,9 @@ import numpy as np, pandas as pd, pytest
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower,TTestPower
 from rlrec.core import ConfigError
-from rlrec.analyses.statistics import from_summary,paired,welch
+from rlrec.analyses.statistics import from_summary,paired,seeds_to_show,tost_power,welch
 from rlrec.analyses.ties import (Truth,all_pairs,components,coverage,design_se,detectable,improvement,improvement_ci,iqm,mean_difference,measure,
-    pairing,profile,seeds_to_see,seeds_to_show,sees,shows,spread_range,stratified,verdict,wins)
+    pairing,profile,seeds_to_see,sees,spread_range,stratified,verdict,wins)
 
 @pytest.mark.parametrize('n,effect', [(2,.5), (5,.3), (5,2.), (12,.8), (40,.25)])
 def test_power_agrees_with_statsmodels(n, effect):
@@ -18,7 +18,7 @@ def test_power_agrees_with_simulated_studies():
     assert (stats.ttest_ind(a, b, axis=1).pvalue<.05).mean() == pytest.approx(sees(.6, .5, 14), abs=.012)
     d = rng.normal(0, .5, (20_000,4))
     done = np.abs(d.mean(1))+stats.t.ppf(.95, 3)*stats.sem(d, axis=1)<1.
-    assert done.mean() == pytest.approx(shows(4, .5, 1.), abs=.01)
+    assert done.mean() == pytest.approx(tost_power(4, .5, 1.), abs=.01)
 
 def test_numbers_of_seeds_are_the_smallest_that_suffice():
     for pairs in (True, False):
@@ -26,7 +26,7 @@ def test_numbers_of_seeds_are_the_smallest_that_suffice():
         power = lambda k: sees(.3, np.sqrt((2-pairs)/k), (2-pairs)*(k-1))
         assert power(n)>=.8>power(n-1)
         n = seeds_to_show(.5, 1., pairs)
-        assert shows(n, 1., .5, pairs)>=.8>shows(n-1, 1., .5, pairs)
+        assert tost_power(n, 1., .5, pairs)>=.8>tost_power(n-1, 1., .5, pairs)
     assert seeds_to_see(1e-9, 1.)==np.inf and seeds_to_see(0., 1.)==np.inf and seeds_to_show(1., 0.)==2
 
 def test_the_published_tie():

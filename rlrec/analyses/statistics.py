@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Mean', 'summary', 'mean_se', 'boot_ci', 'Comparison', 't_test', 'welch', 'paired', 'from_summary', 'Equivalence',
-           'tost', 'equivalence', 'smallest_margin', 'tost_power', 'seeds_needed', 'holm', 'against', 'episode_sd',
-           'sd_bound']
+           'tost', 'equivalence', 'smallest_margin', 'spreads', 'tost_power', 'fewest', 'seeds_to_show', 'holm',
+           'against', 'episode_sd', 'sd_bound']
 
 # %% ../../nbs/analyses/03_statistics.ipynb #25467813
+from bisect import bisect_left
 from dataclasses import asdict,dataclass
 import numpy as np, pandas as pd
 from scipy import stats
@@ -149,30 +150,39 @@ def smallest_margin(test:Comparison,        # a comparison
     return float(abs(test.difference) + stats.t.ppf(1-alpha, test.df)*test.se)
 
 # %% ../../nbs/analyses/03_statistics.ipynb #09a03ec0
+def spreads(df:float,        # degrees of freedom
+            points:int=2000, # how many
+           )->np.ndarray:    # (points,) in units of the true spread
+    "What an estimated spread can come out as: its quantiles at equal steps"
+    return np.sqrt(stats.chi2.ppf((np.arange(points)+.5)/points, df)/df)
+
 def tost_power(n:int,            # seeds of each policy
-               sd:float,         # standard deviation over seeds
+               sd:float,         # over seeds: of the differences (pairs), or of each policy (groups)
                margin:float,     # of the equivalence test
+               pairs:bool=True,  # the same seeds for both policies
                true:float=0.,    # the real difference
                alpha:float=.05,  # level of the test
               )->float:          # chance that the test shows equality
-    "Power of the equivalence test of two independent policies with `n` seeds each"
-    df,se = 2*(n-1),sd*np.sqrt(2/n)
-    s = se*np.sqrt(stats.chi2.ppf((np.arange(2000)+.5)/2000, df)/df)
-    half = margin - stats.t.ppf(1-alpha, df)*s
+    "Power of the equivalence test"
+    df,se = (n-1,sd/np.sqrt(n)) if pairs else (2*(n-1),sd*np.sqrt(2/n))
+    half = margin - stats.t.ppf(1-alpha, df)*se*spreads(df)
     return float(np.maximum(stats.norm.cdf((half-true)/se) - stats.norm.cdf((-half-true)/se), 0).mean())
 
 # %% ../../nbs/analyses/03_statistics.ipynb #de68e200
-def seeds_needed(sd:float,         # standard deviation over seeds
-                 margin:float,     # of the equivalence test
-                 power:float=.8,   # wanted chance of success
-                 true:float=0.,    # the real difference
-                 alpha:float=.05,  # level of the test
-                 most:int=1000,    # where to give up
-                )->int:
-    "The fewest seeds with which the equivalence test has this power"
-    for n in range(2, most+1):
-        if tost_power(n, sd, margin, true, alpha)>=power: return n
-    raise ConfigError(f"more than {most} seeds would be needed for a margin of {margin} with a spread of {sd}")
+def fewest(chance,         # called with a number of seeds
+           power:float=.8, # wanted chance of success
+           most:int=100_000,
+          )->float:        # seeds; inf beyond `most`
+    "The first number of seeds, from 2 on, with which the chance reaches the power"
+    n = 2+bisect_left(range(2, most+1), power, key=chance)
+    return n if n<=most else np.inf
+
+def seeds_to_show(margin:float,      # of the equivalence test
+                  sd:float, pairs:bool=True, power:float=.8, alpha:float=.05, most:int=100_000,  # as above
+                 )->float:           # seeds of each policy; inf beyond `most`
+    "The fewest seeds with which the equivalence test shows that equal policies are equal"
+    if not margin>0: raise ConfigError(f'the margin of an equivalence test must be above 0, not {margin!r}')
+    return fewest(lambda n: tost_power(n, sd, margin, pairs, alpha=alpha), power, most) if sd else 2
 
 # %% ../../nbs/analyses/03_statistics.ipynb #5a1ca1b8
 def holm(p:np.ndarray  # (m,) p-values
