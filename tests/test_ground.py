@@ -38,6 +38,11 @@ def test_outputs_come_from_a_clean_run(path):
         text = json.dumps(c['outputs'])
         assert not re.search('/ho''me/\\w+/|/ro''ot/|/tmp/|\\.venv/', text), f'{name(path)}: the output of cell {i} names a folder of one machine'
 
+@pytest.mark.xdist_group('ground')
+def test_groups_of_tests_stay_together(request):
+    "pytest 9.2 with pytest-xdist 3.8 forgets groups and says nothing (pytest-xdist's issue 1386): what tests share would be made in every process"
+    assert not request.config.getoption('loadgroup', False) or request.node.nodeid.endswith('@ground')
+
 def test_every_module_is_claimed_once():
     claims = [claim(p) for p in NOTEBOOKS]
     assert None not in claims, f'no default_exp in {[name(p) for p,c in zip(NOTEBOOKS, claims) if c is None]}'

@@ -18,6 +18,8 @@ from rlrec.envs.feed_methods import SIMULATED,feed_setup
 TEXT = dict(discovery=dict(encoder='tfidf-svd'))
 FEEDS = {'synthetic-coat': {}, 'synthetic-kuairec': dict(size=.04)}
 
+pytestmark = pytest.mark.xdist_group('leaks')    # every environment is walked once
+
 @pytest.fixture(scope='module')
 def movies(): return load('synthetic-movielens')
 

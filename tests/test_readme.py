@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest,yaml
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group('readme')   # a block builds on those above it: one process reads them once
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```', (ROOT/'README.md').read_text(), re.M|re.S)
 PYTHON = [b for kind,b in BLOCKS if kind=='python']
 

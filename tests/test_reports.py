@@ -19,8 +19,8 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'darlr_search': dict(dataset='synthetic-coat', size=.3, trials=3, epochs=1, steps_per_epoch=3000, repeats=1, fresh=1),
     'darlr_sensitivity': dict(dataset='synthetic-coat', size=.3, epochs=2, steps_per_epoch=3000, darlr=dict(k_sel=5), sweeps=['k_sel','lambda_uncertainty','lambda_entropy'], k_sel=[3], lambda_uncertainty=[.5]),
     'degeneracy': COLD | dict(feed='synthetic-coat', size=.3, trainings=3, train_episodes=12, warmup=40, eval_episodes=30, rewards=['hit','price'], agents=['a2c','dqn'], interactions=320, eval_states=200, epochs=1, steps_per_epoch=3000),
-    'feed': dict(dataset='synthetic-kuairec', size=.04, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
-    'feed_exit_rule': dict(dataset='synthetic-kuairec', size=.04, epochs=1, steps_per_epoch=3000, methods=['mbpo','bcq'], exit_windows=[1,4]),
+    'feed': dict(dataset='synthetic-kuairec', size=.02, epochs=2, steps_per_epoch=3000, methods=['dorl','gt','ucb','crr']),
+    'feed_exit_rule': dict(dataset='synthetic-kuairec', size=.02, epochs=1, steps_per_epoch=3000, methods=['mbpo','bcq'], exit_windows=[1,4]),
     'irl': COLD | dict(users=6, horizon=4, train_episodes=20, iterations=3, fit_steps=20),
     'leaks': COLD | dict(feeds={'synthetic-coat': {}}, walkers=20, steps=5, train_episodes=20, eval_episodes=40, policies=['heuristic','random','popularity']),
     'policy_entropy': dict(dataset='synthetic-music', interactions=640, eval_every=64, eval_states=300),
@@ -29,6 +29,7 @@ TINY = {  # report -> parameters, with an embedded dataset, that finish in secon
     'ties': COLD | dict(trainings=2, train_episodes=20, eval_episodes=40, policies=['heuristic','dqn','random'], studies=20, resamples=20, sizes=[3]),
     'update_rules': dict(dataset='digits', batch=8, states=10, learning_rates=[.01, .001], agents=['a2c', 'dqn']),
 }
+FAMILIES = ['cold_start'],['policy_entropy','policy_entropy_sample'],['feed','feed_exit_rule'],['darlr','darlr_ablation','darlr_sensitivity','darlr_dynamic_vs_static']   # whose seeds a summary joins
 TEMPLATES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb') if not p.stem.endswith('_summary'))
 
 def run(name, out, **parameters):
@@ -46,7 +47,9 @@ def test_every_report_has_its_parameters_tagged(name):
     assert len(tagged)==1 and cells.index(tagged[0])<=1
     assert {'dataset','seed','out'} <= set(pm.inspect_notebook(ROOT/'reports'/f'{name}.ipynb'))
 
-@pytest.mark.parametrize('name', TEMPLATES)
+def together(family): return pytest.mark.xdist_group(f'{family}-reports')   # one process of the tests makes the runs and joins them
+
+@pytest.mark.parametrize('name', [pytest.param(n, marks=[together(f[0]) for f in FAMILIES if n in f]) for n in TEMPLATES])
 def test_two_seeds_are_two_seeds(name, runs):
     assert name in TINY, f'give {name} a tiny setting here'
     rows = {}
@@ -65,6 +68,7 @@ def finished(name, runs):
         out = runs/name/TINY[name]['dataset']/f'seed-{seed}'
         if not (out/'rows.parquet').exists(): out.mkdir(parents=True, exist_ok=True); run(name, out, seed=seed, **TINY[name])
 
+@together('cold_start')
 def test_summary_joins_the_seeds(runs):
     finished('cold_start', runs)
     out = runs/'cold_start_summary'; out.mkdir()
@@ -73,6 +77,7 @@ def test_summary_joins_the_seeds(runs):
     table = (out/'table1-synthetic-movielens.md').read_text()
     assert '(2)' in table and '5.620' in table and 'dqn' in table
 
+@together('policy_entropy')
 def test_entropy_summary_joins_the_seeds(runs):
     for name in ('policy_entropy', 'policy_entropy_sample'): finished(name, runs)
     out = runs/'policy_entropy_summary'; out.mkdir()
@@ -82,6 +87,7 @@ def test_entropy_summary_joins_the_seeds(runs):
     assert '(2)' in finals and 'published' not in finals and 'dqn' in finals      # another length than the paper's: its numbers must not stand beside
     assert all(f'synthetic-music | {a}' in verdict for a in ('a2c', 'ppo'))
 
+@together('feed')
 def test_feed_summary_joins_the_seeds(runs):
     for name in ('feed', 'feed_exit_rule'): finished(name, runs)
     out = runs/'feed_summary'; out.mkdir()
@@ -91,6 +97,7 @@ def test_feed_summary_joins_the_seeds(runs):
     assert '(2)' in finals and 'oracle-bound' in finals and 'published' not in finals and 'N = 4' in rule
     assert not list(out.glob('same-part-*'))      # a twin, and another schedule: no published curve belongs beside it
 
+@together('darlr')
 def test_darlr_summary_joins_the_seeds(runs):
     for name in ('darlr_ablation', 'darlr_sensitivity', 'darlr_dynamic_vs_static', 'darlr'): finished(name, runs)
     out = runs/'darlr_summary'; out.mkdir()
@@ -100,6 +107,7 @@ def test_darlr_summary_joins_the_seeds(runs):
     assert '(2)' in table and 'static-uncertainty' in table and 'paper' not in table      # a twin: the paper's numbers must not stand beside
     assert 'Does the learned selector beat nearest neighbours?' in answers and 'k_sel = 3, minus 5' in moves
 
+@together('darlr')
 def test_darlr_summary_refuses_trainings_of_different_lengths(runs, tmp_path):
     finished('darlr_ablation', runs)
     for seed in (3, 4):
