@@ -117,7 +117,7 @@ class FeedEnv(gym.vector.VectorEnv):
         if mode not in MODES: raise unknown('mode', mode, MODES)
         if min(num_envs, horizon, window)<1: raise ConfigError(f"num_envs, horizon and window must be 1 or more, not {num_envs}, {horizon} and {window}")
         self.data,self.num_envs,self.mode,self.window,self.counterfactual,self.autoreset,self.copy = data,num_envs,mode,window,counterfactual,autoreset,copy
-        self.horizon,self.n_items = FORCED if mode=='NX_10' else horizon,data.feed_items
+        self.horizon,self.n_items,self.exit_threshold = FORCED if mode=='NX_10' else horizon,data.feed_items,exit_threshold
         self._pool = np.arange(data.feed_users) if users is None else self._known(users)
         self.metadata = {'autoreset_mode': AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED}
         rule = rule_of(data, exit_threshold)
