@@ -13,7 +13,6 @@ from pathlib import Path
 # %% ../../nbs/batch/04_results.ipynb #d7334a28
 import numpy as np, pandas as pd
 import pyarrow.csv as pcsv, pyarrow.parquet as pq
-from scipy import stats
 from ..core import ConfigError,DataError,whole_file
 from ..rows import COLUMNS,read_table,to_frame
 from .records import damage,read_json,records
@@ -101,6 +100,7 @@ def interval(a:np.ndarray,       # values before
              level:float=.95,    # how often it covers the true difference
             )->tuple:            # lowest and highest
     "Where the difference of two means lies"
+    from scipy import stats   # half a second, which only this pays
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning)   # the same difference in every seed is no trouble: the interval is a point
         test = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)

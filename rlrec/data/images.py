@@ -12,7 +12,6 @@ import gzip,hashlib,io,pickle,re,tarfile,zlib
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from sklearn import datasets as sklearn_datasets
 from ..core import DataError,cache_dir,data_dir,file_hash,stream,text_hash,whole_file
 
 # %% ../../nbs/data/03_images.ipynb #70e205e6
@@ -76,7 +75,8 @@ def make_images(name, train, test,       # the parts: (images (n, pixels), label
 # %% ../../nbs/data/03_images.ipynb #29399b3b
 def load_digits()->Images:
     "The 8 x 8 digits of scikit-learn"
-    x,y = sklearn_datasets.load_digits(return_X_y=True)
+    from sklearn import datasets   # slow to import, and nobody else wants it
+    x,y = datasets.load_digits(return_X_y=True)
     order = stream(0, 'digits').permutation(len(x))
     x,y = x[order].astype(np.uint8),y[order]
     return make_images('digits', (x[:1400], y[:1400]), (x[1400:], y[1400:]), (8, 8), 16, tuple('0123456789'), ('digits', 'digits'))
