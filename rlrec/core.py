@@ -73,9 +73,9 @@ def nearby(path:str|Path,     # of a file or folder
            home:str|Path='.', # where to begin
           )->Path:
     "Find what is named by a path from here or from a folder above"
-    home = Path(home).resolve()
+    home = Path(home).absolute()
     if at := next((p/path for p in (home, *home.parents) if os.path.exists(p/path)), None): return at
-    raise DataError(f'{path}: no such file or folder here or in a folder above')
+    raise DataError(f'{path}: no such file or folder here or in a folder above; name it as it is seen from the top of the project')
 
 # %% ../nbs/00_core.ipynb #b6550988
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ def spell(value)->str:  # e.g. 0.1, 20, true, fair+loaded
     if isinstance(value, list): return '+'.join(map(spell, value))
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and value.is_integer() and abs(value)<1e15: value = int(value)
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    try: return value if isinstance(value, str) else json.dumps(value)
+    except TypeError: return str(value)   # a date, as YAML reads it
 
 # %% ../nbs/01_rows.ipynb #897a1a7a
 def variant(**settings  # a number, a truth value, a word or a list of these each
@@ -74,11 +75,13 @@ def _check(file):
     try: names = pq.read_schema(file).names
     except (pa.ArrowException, OSError) as e: raise _broken(file, e) from None
     for c in COLUMNS:
-        if c not in names: raise DataError(f"{file}: has no column {c}; run the batch again")
+        if c not in names: raise DataError(f"{file}: has no column {c}; delete it and run its job again")
 
-def _broken(file, e): return DataError(f"{file}: cannot be read ({str(e).splitlines()[0]}); run the batch again")
+def _broken(file, e): return DataError(f"{file}: cannot be read ({str(e).splitlines()[0]}); delete it and run its job again")
 
-# %% ../nbs/01_rows.ipynb #3bc1cce7
+# %% ../nbs/01_rows.ipynb #50f079e1
+_LOOSE = pa.schema([f.with_nullable(True) for f in SCHEMA])   # who reads does not judge
+
 def read_table(files:list[Path],      # rows.parquet, in the order in which rows are wanted
                columns:list[str]=None,# all nine if None
                where:dict={},         # column -> value, [values] or None (empty)
@@ -87,7 +90,7 @@ def read_table(files:list[Path],      # rows.parquet, in the order in which rows
     _known(columns or [])
     expr = _filter(where)
     for f in files: _check(f)
-    def read(names): return pads.dataset([str(f) for f in names], schema=SCHEMA, format='parquet').to_table(columns=columns, filter=expr)
+    def read(names): return pads.dataset([str(f) for f in names], schema=_LOOSE, format='parquet').to_table(columns=columns, filter=expr)
     try: return read(files)
     except (pa.ArrowException, OSError):
         for f in files:

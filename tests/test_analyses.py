@@ -193,7 +193,7 @@ def test_faults_in_files_are_named(tmp_path):
     (tmp_path/'b'/'rows.parquet').write_bytes(b'')
     with pytest.raises(DataError, match='cannot be read'): read_rows(tmp_path)
     pq.write_table(pa.table(dict(policy=['dqn'], value=[1.])), tmp_path/'b'/'rows.parquet')
-    with pytest.raises(DataError, match='has no column report; run the batch again'): read_rows(tmp_path)
+    with pytest.raises(DataError, match='has no column report; delete it and run its job again'): read_rows(tmp_path)
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = write_rows(some_rows(), tmp_path); old = path.read_bytes()

@@ -26,7 +26,7 @@ def test_numbers_of_seeds_are_the_smallest_that_suffice():
         power = lambda k: sees(.3, np.sqrt((2-pairs)/k), (2-pairs)*(k-1))
         assert power(n)>=.8>power(n-1)
         n = seeds_to_show(.5, 1., pairs)
-        assert tost_power(n, 1., .5, pairs)>=.8>tost_power(n-1, 1., .5, pairs)
+        assert tost_power(n, 1., .5, pairs=pairs)>=.8>tost_power(n-1, 1., .5, pairs=pairs)
     assert seeds_to_see(1e-9, 1.)==np.inf and seeds_to_see(0., 1.)==np.inf and seeds_to_show(1., 0.)==2
 
 def test_the_published_tie():

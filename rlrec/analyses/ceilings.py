@@ -311,7 +311,7 @@ def tag_bound(truth:np.ndarray,     # (n, items) what each item pays each user
     items = truth.shape[1]
     one,tags = csr_array(np.ones((1, items))),np.zeros((0 if slots is None else slots.max(initial=-1)+1, items))
     if slots is not None: row,slot = np.nonzero(slots>=0); tags[slots[row,slot],row] = 1
-    most = -(-(horizon-1)//(exit_window+1))*(int(exit_threshold)+1)
+    most = -(-(horizon-1)//(exit_window+1))*(int(min(exit_threshold, horizon))+1)
     limits = [[csr_array(tags), None], [one, None], [None, one]] + ([] if repeats else [[eye_array(items)]*2])
     A,b = block_array([r for r in limits if r[0] is None or r[0].shape[0]], format='csr'),np.r_[np.full(len(tags), most), horizon-1, 1, np.ones(0 if repeats else items)]
     return np.array([-linprog(-np.r_[t,t], A, b, bounds=(0,None), method='highs').fun for t in truth.astype(float)])

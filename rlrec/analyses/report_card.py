@@ -342,7 +342,7 @@ def feed_limit(env:FeedEnv,
     truth,repeats,recent = env.table[users].astype(float),env.mode=='FB',env._recent
     of = lambda x: dict(zip(users.tolist(), x))
     if recent is None: return Limit('exact', 'the best items of each user', of(env.horizon*truth.max(1) if repeats else -np.sort(-truth, 1)[:,:env.horizon].sum(1)), None)
-    window,tags = len(recent.ring),env.data.exit_rule!='distance' and not recent.compat
+    window,tags = len(recent.ring),env.data.exit_rule=='tags' and not recent.compat
     found = beam(truth, recent.rule, window, env.horizon, width, repeats)[0]
     bound = tag_bound(truth, env.data.slots()[:env.n_items] if tags else None, window, env.exit_threshold, env.horizon, repeats)
     if (bound-found<1e-3).all(): return Limit('exact', 'a session that reaches the bound', of(found), None)

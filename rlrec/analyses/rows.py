@@ -75,8 +75,8 @@ def put(self:Rows, policy:str, metric:str,  # as for `add`
         n:int=1,          # what it averages, if there is one
         **settings):      # of the variant
     "Record one final number that may not exist"
-    there = bool(np.isfinite(value))
-    self.add(policy, metric, float(value) if there else np.nan, int(n) if there else 0, variant=variant(**settings))
+    there = np.isfinite(value)
+    self.add(policy, metric, value if there else np.nan, (int(n) if n==int(n) else n) if there else 0, variant=variant(**settings))
 
 # %% ../../nbs/analyses/00_rows.ipynb #2ff58e4f
 @patch

@@ -159,9 +159,9 @@ def spreads(df:float,        # degrees of freedom
 def tost_power(n:int,            # seeds of each policy
                sd:float,         # over seeds: of the differences (pairs), or of each policy (groups)
                margin:float,     # of the equivalence test
-               pairs:bool=True,  # the same seeds for both policies
                true:float=0.,    # the real difference
-               alpha:float=.05,  # level of the test
+               alpha:float=.05,  # level of each one-sided test
+               *, pairs:bool=True,  # the same seeds for both policies
               )->float:          # chance that the test shows equality
     "Power of the equivalence test"
     df,se = (n-1,sd/np.sqrt(n)) if pairs else (2*(n-1),sd*np.sqrt(2/n))
@@ -171,7 +171,7 @@ def tost_power(n:int,            # seeds of each policy
 # %% ../../nbs/analyses/03_statistics.ipynb #de68e200
 def fewest(chance,         # called with a number of seeds
            power:float=.8, # wanted chance of success
-           most:int=100_000,
+           most:int=100_000, # where to give up
           )->float:        # seeds; inf beyond `most`
     "The first number of seeds, from 2 on, with which the chance reaches the power"
     n = 2+bisect_left(range(2, most+1), power, key=chance)
@@ -182,7 +182,8 @@ def seeds_to_show(margin:float,      # of the equivalence test
                  )->float:           # seeds of each policy; inf beyond `most`
     "The fewest seeds with which the equivalence test shows that equal policies are equal"
     if not margin>0: raise ConfigError(f'the margin of an equivalence test must be above 0, not {margin!r}')
-    return fewest(lambda n: tost_power(n, sd, margin, pairs, alpha=alpha), power, most) if sd else 2
+    if not sd>=0: raise ConfigError(f'a standard deviation is 0 or more, not {sd!r}')
+    return fewest(lambda n: tost_power(n, sd, margin, alpha=alpha, pairs=pairs), power, most) if sd else 2
 
 # %% ../../nbs/analyses/03_statistics.ipynb #5a1ca1b8
 def holm(p:np.ndarray  # (m,) p-values

@@ -10,6 +10,7 @@ __all__ = ['ENDED', 'WORK', 'temporary', 'attempts', 'replace_folder', 'alive', 
 # %% ../../nbs/batch/02_jobs.ipynb #0c52a759
 import ast,base64,contextlib,glob,json,os,re,resource,shutil,signal,subprocess,sys,tempfile,threading,time
 from datetime import datetime,timezone
+from fnmatch import fnmatchcase
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,7 @@ from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from zmq import ZMQError
 from ..core import file_hash,whole_file
-from ..rows import COLUMNS,join_variants
+from ..rows import COLUMNS,SCHEMA,join_variants
 from .grid import Batch,Job,find_root,template_params,templates
 from .records import commit,data_of,dataset_facts,job_key,key_parts,machine,memory,read_json,seconds,source_hash,versions,write_json
 
@@ -62,22 +63,23 @@ def end_those_in(folders:list[Path]):  # of jobs
     killed = []
     for process in psutil.process_iter() if folders else []:
         with contextlib.suppress(psutil.Error, OSError):
-            if _serves(process) and any(Path(process.cwd()).is_relative_to(f.resolve()) for f in folders): process.kill(); killed.append(process)
+            here = Path(process.cwd())
+            if any(here.is_relative_to(f.resolve()) for f in folders) and _serves(process, here): process.kill(); killed.append(process)
     while any(map(alive, killed)): time.sleep(.01)
 
-def _serves(process): return 'rlrec.batch.jobs' in ' '.join(process.cmdline()) or 'RLREC_PHASE' in process.environ()
+def _serves(process, here): return 'RLREC_PHASE' in process.environ() or fnmatchcase(here.name, '.*.tmp') and 'rlrec.batch.jobs' in ' '.join(process.cmdline())
 
 # %% ../../nbs/batch/02_jobs.ipynb #c00169b1
 def tidy(folder:Path):  # of a batch; nobody else may be running it
     "Remove what killed runs have left behind"
     end_those_in([folder])
-    for p in _hidden(folder, '.tmp'): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)   # some lie in others
-    for old in _hidden(folder, '.old'):
+    for p in _hidden(folder, '.*.tmp'): shutil.rmtree(p, ignore_errors=True) if p.is_dir() else p.unlink(missing_ok=True)   # some lie in others
+    for old in _hidden(folder, '.*.old'):
         place = old.with_name(old.name[1:].removesuffix('.old'))
         shutil.rmtree(old, ignore_errors=True) if place.exists() else old.rename(place)
 
-def _hidden(folder, ending):  # os.walk, as folders may vanish under it
-    return [Path(here,name) for here,inner,files in os.walk(folder) for name in inner+files if name[0]=='.' and name.endswith(ending)]
+def _hidden(folder, kind):  # inner ones first; os.walk, as folders may vanish under it
+    return [Path(here, name) for here,inner,files in os.walk(folder, topdown=False) for name in inner+files if fnmatchcase(name, kind)]
 
 # %% ../../nbs/batch/02_jobs.ipynb #a0ade89c
 def execute(template:Path,    # the notebook to run
@@ -117,6 +119,8 @@ def stamp_rows(folder:Path,  # holds rows.parquet
     except (pa.ArrowInvalid, OSError) as e: return f'rows.parquet cannot be read ({str(e).splitlines()[0]})'
     lacks = [c for c in COLUMNS if c not in rows.column_names]
     if lacks: return f"rows.parquet has no column {lacks[0]}"
+    for f in SCHEMA:
+        if not f.nullable and rows[f.name].null_count: return f"rows.parquet has empty cells in column {f.name}; only step and value may be empty"
     for c,want in dict(report=job.report, dataset=job.parameters['dataset'], seed=job.parameters['seed']).items():
         for other in set(rows[c].to_pylist())-{want}: return f"rows.parquet says {c} {other!r}, but the job's is {want!r}"
     if job.variant:
@@ -280,7 +284,8 @@ def used(self:Guard)->int:  # bytes
     return total
 
 # %% ../../nbs/batch/02_jobs.ipynb #e1c3660f
-def enter(folder:Path, env:dict):
+def enter(folder:str,  # of the attempt
+          env:dict):   # from `job_env`
     "Make this process a worker: its own session, place, environment and log"
     os.setsid()
     os.chdir(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 import pyarrow.csv as pcsv, pyarrow.parquet as pq
 from ..core import ConfigError,DataError,whole_file
-from ..rows import COLUMNS,read_table,to_frame
+from ..rows import read_table,to_frame
 from .records import damage,read_json,records
 
 # %% ../../nbs/batch/04_results.ipynb #b0476406
