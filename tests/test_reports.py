@@ -1,7 +1,12 @@
 "Every report template, run with two seeds on embedded data, uses the seed it was given; the summary joins them"
 import json
 from pathlib import Path
-import pandas as pd, papermill as pm, pytest
+import matplotlib.pyplot as plt, pandas as pd, papermill as pm, pytest
+from execnb.nbio import dict2nb
+from execnb.shell import CaptureShell
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from rlrec.core import RlrecError
 
 ROOT = Path(__file__).parent.parent
 COLD = dict(dataset='synthetic-movielens', encoder='tfidf-svd')
@@ -33,7 +38,12 @@ FAMILIES = ['cold_start'],['policy_entropy','policy_entropy_sample'],['feed','fe
 TEMPLATES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb') if not p.stem.endswith('_summary'))
 
 def run(name, out, **parameters):
-    pm.execute_notebook(ROOT/'reports'/f'{name}.ipynb', out/'report.ipynb', dict(out=str(out), **parameters), progress_bar=False, kernel_name='python3', extra_arguments=['--log-level=50'])
+    "In this process, as the notebooks in tests/test_ground.py: what all reports import is imported once (a batch gives each a kernel, see tests/test_batch.py)"
+    nb = parameterize_notebook(load_notebook_node(str(ROOT/'reports'/f'{name}.ipynb')), dict(out=str(out), **parameters))
+    with plt.rc_context():
+        plt.rcdefaults()
+        CaptureShell().run_all(dict2nb(nb), exc_stop=True)
+        plt.close('all')
     return pd.read_parquet(out/'rows.parquet') if (out/'rows.parquet').exists() else None
 
 @pytest.fixture(scope='session')
@@ -114,7 +124,7 @@ def test_darlr_summary_refuses_trainings_of_different_lengths(runs, tmp_path):
         rows = pd.read_parquet(runs/'darlr_ablation'/'synthetic-coat'/f'seed-{seed}'/'rows.parquet')
         (tmp_path/f'seed-{seed}').mkdir()
         (rows if seed==3 else rows[rows.step.isna() | (rows.step<6000)]).to_parquet(tmp_path/f'seed-{seed}'/'rows.parquet')
-    with pytest.raises(pm.PapermillExecutionError, match='trainings of different lengths'): run('darlr_summary', tmp_path, folder=str(tmp_path))
+    with pytest.raises(RlrecError, match='trainings of different lengths'): run('darlr_summary', tmp_path, folder=str(tmp_path))
 
 def test_entropy_summary_shows_settings_apart_and_joins_batches(runs):
     "Two batches, one of them with an entropy bonus: joined by a pattern, and never averaged"
